@@ -1,0 +1,423 @@
+package at
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"strconv"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// How a name is opened beneath a directory.
+const (
+	openDir       = unix.O_RDONLY | unix.O_DIRECTORY
+	openPathDir   = unix.O_PATH | unix.O_DIRECTORY
+	openRead      = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+	openReadWrite = unix.O_RDWR | unix.O_NONBLOCK | unix.O_NOCTTY
+)
+
+// maxAgain bounds the attempts when a rename on the way makes openat2 answer
+// EAGAIN (openat2(2)).
+const maxAgain = 8
+
+func sysOpenHost(path string) (fd int, err error) {
+	err = retry(func() error {
+		fd, err = unix.Open(path, openDir|unix.O_CLOEXEC, 0)
+		return err
+	})
+	return fd, err
+}
+
+func sysOpenBeneath(dirfd int, path string, flags int, noatime bool) (int, error) {
+	how := unix.OpenHow{
+		Flags:   uint64(flags | unix.O_CLOEXEC | unix.O_NOFOLLOW),
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
+	}
+	if noatime {
+		how.Flags |= unix.O_NOATIME
+	}
+	for again := 0; ; {
+		fd, err := unix.Openat2(dirfd, path, &how)
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN && again < maxAgain:
+			again++
+		case err == unix.EPERM && how.Flags&unix.O_NOATIME != 0:
+			how.Flags &^= unix.O_NOATIME // not ours: its access time may change
+		default:
+			return fd, err
+		}
+	}
+}
+
+// sysCloneMount clones the mount of the directory at path, without submounts,
+// and makes the clone read-only.
+func sysCloneMount(path string) (int, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	// Access times are one field of several bits: it must be cleared whole.
+	attr := unix.MountAttr{
+		Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV |
+			unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSYMFOLLOW | unix.MOUNT_ATTR_NOATIME,
+		Attr_clr: unix.MOUNT_ATTR__ATIME,
+	}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func sysClose(fd int) error { return unix.Close(fd) }
+
+const statxMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME | unix.STATX_MNT_ID
+
+// sysStat looks name up in a directory; "" is the open file itself.
+func sysStat(dirfd int, name string, st *Stat) error {
+	var sx unix.Statx_t
+	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
+	if name == "" {
+		flags |= unix.AT_EMPTY_PATH
+	}
+	err := retry(func() error { return unix.Statx(dirfd, name, flags, statxMask, &sx) })
+	if err != nil {
+		return err
+	}
+	*st = Stat{
+		Mode: uint32(sx.Mode), UID: sx.Uid, GID: sx.Gid, Nlink: sx.Nlink,
+		Dev:  uint64(sx.Dev_major)<<32 | uint64(sx.Dev_minor),
+		Rdev: uint64(sx.Rdev_major)<<32 | uint64(sx.Rdev_minor),
+		Ino:  sx.Ino, Size: int64(sx.Size), Blocks: int64(sx.Blocks),
+		Atime: timeOf(sx.Atime), Mtime: timeOf(sx.Mtime), Ctime: timeOf(sx.Ctime),
+		MountID:   sx.Mnt_id,
+		Immutable: sx.Attributes&unix.STATX_ATTR_IMMUTABLE != 0,
+		Append:    sx.Attributes&unix.STATX_ATTR_APPEND != 0,
+		MountRoot: sx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0,
+	}
+	if sx.Mask&unix.STATX_BTIME != 0 {
+		st.Btime = timeOf(sx.Btime)
+	}
+	return nil
+}
+
+func timeOf(ts unix.StatxTimestamp) time.Time { return time.Unix(ts.Sec, int64(ts.Nsec)) }
+
+func sysReadlink(dirfd int, name string) (string, error) {
+	buf := make([]byte, 256)
+	for {
+		n := 0
+		err := retry(func() (err error) { n, err = unix.Readlinkat(dirfd, name, buf); return err })
+		if err != nil {
+			return "", err
+		}
+		if n < len(buf) {
+			return string(buf[:n]), nil
+		}
+		buf = make([]byte, 4*len(buf))
+	}
+}
+
+func sysFlistxattr(fd int) ([]string, error) {
+	var small [1024]byte
+	n, err := unix.Flistxattr(fd, small[:])
+	if err == nil {
+		return splitNames(small[:n]), nil
+	}
+	for err == unix.ERANGE {
+		if n, err = unix.Flistxattr(fd, nil); err != nil {
+			return nil, err
+		}
+		buf := make([]byte, n+256)
+		if n, err = unix.Flistxattr(fd, buf); err == nil {
+			return splitNames(buf[:n]), nil
+		}
+	}
+	if err == unix.EOPNOTSUPP {
+		return nil, nil
+	}
+	return nil, err
+}
+
+func splitNames(buf []byte) []string {
+	var names []string
+	for len(buf) > 0 {
+		name, rest, _ := bytes.Cut(buf, []byte{0})
+		names = append(names, string(name))
+		buf = rest
+	}
+	return names
+}
+
+func sysFgetxattr(fd int, attr string) ([]byte, error) {
+	buf := make([]byte, 256)
+	for {
+		n, err := unix.Fgetxattr(fd, attr, buf)
+		if err == nil {
+			return buf[:n], nil
+		}
+		if err != unix.ERANGE {
+			return nil, err
+		}
+		if n, err = unix.Fgetxattr(fd, attr, nil); err != nil {
+			return nil, err
+		}
+		buf = make([]byte, n+256)
+	}
+}
+
+func sysHandle(dirfd int, name string) (int32, []byte, error) {
+	handle, _, err := unix.NameToHandleAt(dirfd, name, 0)
+	if err != nil {
+		return 0, nil, err
+	}
+	return handle.Type(), handle.Bytes(), nil
+}
+
+// The two ways to ask a file system for its UUID (overlay.md section 7.2).
+const (
+	fsIocGetFSUUID = 0x80111500
+	btrfsIocFSInfo = 0x8400941f
+)
+
+func sysUUID(fd int) (uuid [16]byte, ok bool) {
+	var fsuuid [17]byte // its length, then the bytes
+	if ioctl(fd, fsIocGetFSUUID, unsafe.Pointer(&fsuuid[0])) == nil && fsuuid[0] == 16 {
+		copy(uuid[:], fsuuid[1:])
+		return uuid, true
+	}
+	var sfs unix.Statfs_t
+	if unix.Fstatfs(fd, &sfs) != nil {
+		return uuid, false
+	}
+	switch int64(sfs.Type) {
+	case unix.BTRFS_SUPER_MAGIC:
+		var info [1024]byte // struct btrfs_ioctl_fs_info_args; fsid at 16
+		if ioctl(fd, btrfsIocFSInfo, unsafe.Pointer(&info[0])) == nil {
+			copy(uuid[:], info[16:32])
+			return uuid, true
+		}
+	case unix.SQUASHFS_MAGIC:
+		return uuid, true // has file handles, and the null UUID
+	}
+	return uuid, false
+}
+
+func ioctl(fd int, request uint, arg unsafe.Pointer) error {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(request), uintptr(arg))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func sysSpace(fd int) (Space, error) {
+	var sfs unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(fd, &sfs) }); err != nil {
+		return Space{}, err
+	}
+	unit := uint64(sfs.Frsize)
+	return Space{
+		Total: sfs.Blocks * unit, Free: sfs.Bfree * unit, Available: sfs.Bavail * unit,
+		ReadOnly:  sfs.Flags&unix.ST_RDONLY != 0,
+		Overlay:   int64(sfs.Type) == unix.OVERLAYFS_SUPER_MAGIC,
+		Temporary: int64(sfs.Type) == unix.TMPFS_MAGIC,
+	}, nil
+}
+
+func sysGetdents(fd int, buf []byte) (n int, err error) {
+	err = retry(func() error { n, err = unix.Getdents(fd, buf); return err })
+	return n, err
+}
+
+// parseDirent takes one struct linux_dirent64 out of buf at pos.
+func parseDirent(buf []byte, pos int) (name []byte, dtype byte, next int) {
+	reclen := int(binary.NativeEndian.Uint16(buf[pos+16:]))
+	name = buf[pos+19 : pos+reclen]
+	if i := bytes.IndexByte(name, 0); i >= 0 {
+		name = name[:i]
+	}
+	return name, buf[pos+18], pos + reclen
+}
+
+func sysSeek(fd int, offset int64, whence int) (int64, error) { return unix.Seek(fd, offset, whence) }
+
+func sysNextData(fd int, off, size int64) (start, end int64, err error) {
+	start, err = unix.Seek(fd, off, unix.SEEK_DATA)
+	switch err {
+	case nil:
+	case unix.ENXIO: // only a hole follows
+		return size, size, nil
+	case unix.EINVAL: // holes are not told
+		return off, size, nil
+	default:
+		return 0, 0, err
+	}
+	end, err = unix.Seek(fd, start, unix.SEEK_HOLE)
+	return start, end, err
+}
+
+func sysRead(fd int, p []byte) (int, error) { return unix.Read(fd, p) }
+
+func sysPread(fd int, p []byte, off int64) (int, error) { return unix.Pread(fd, p, off) }
+
+func sysWrite(fd int, p []byte) (int, error) { return unix.Write(fd, p) }
+
+func sysPwrite(fd int, p []byte, off int64) (int, error) { return unix.Pwrite(fd, p, off) }
+
+func sysClone(dst, src int) error { return unix.IoctlFileClone(dst, src) }
+
+func sysCopyRange(dst, src int, off int64, n int) (int, error) {
+	in, out := off, off
+	return unix.CopyFileRange(src, &in, dst, &out, n, 0)
+}
+
+// cannotCopyRange says that copy_file_range does not serve these two files;
+// read and write do.
+func cannotCopyRange(err error) bool {
+	for _, e := range []error{unix.EXDEV, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOSYS, unix.EBADF} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func sysMkdir(dirfd int, name string, perm uint32) error { return unix.Mkdirat(dirfd, name, perm) }
+
+func sysCreate(dirfd int, name string, perm uint32) (int, error) {
+	return unix.Openat(dirfd, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, perm)
+}
+
+func sysTmpfile(dirfd int, perm uint32) (int, error) {
+	return unix.Openat(dirfd, ".", unix.O_RDWR|unix.O_TMPFILE|unix.O_CLOEXEC, perm)
+}
+
+func sysSymlink(target string, dirfd int, name string) error {
+	return unix.Symlinkat(target, dirfd, name)
+}
+
+func sysMknod(dirfd int, name string, mode uint32, rdev uint64) error {
+	return unix.Mknodat(dirfd, name, mode, int(unix.Mkdev(uint32(rdev>>32), uint32(rdev))))
+}
+
+func sysLink(oldfd int, name string, newfd int, newName string) error {
+	return unix.Linkat(oldfd, name, newfd, newName, 0)
+}
+
+func sysLinkFile(fd, newfd int, newName string) error {
+	return unix.Linkat(unix.AT_FDCWD, procFD(fd), newfd, newName, unix.AT_SYMLINK_FOLLOW)
+}
+
+func procFD(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+func sysUnlink(dirfd int, name string, dir bool) error {
+	flags := 0
+	if dir {
+		flags = unix.AT_REMOVEDIR
+	}
+	return unix.Unlinkat(dirfd, name, flags)
+}
+
+func sysRename(oldfd int, name string, newfd int, newName string, flags uint) error {
+	return unix.Renameat2(oldfd, name, newfd, newName, flags)
+}
+
+func sysChmod(dirfd int, name string, perm uint32) error {
+	err := unix.Fchmodat(dirfd, name, perm, unix.AT_SYMLINK_NOFOLLOW)
+	if err != unix.EOPNOTSUPP && err != unix.ENOSYS {
+		return err
+	}
+	// Before Linux 6.6 there is no fchmodat2: through a descriptor of the name.
+	fd, err := sysOpenBeneath(dirfd, name, unix.O_PATH, false)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Chmod(procFD(fd), perm)
+}
+
+func sysFchmod(fd int, perm uint32) error { return unix.Fchmod(fd, perm) }
+
+func sysChown(dirfd int, name string, uid, gid int) error {
+	return unix.Fchownat(dirfd, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW|emptyPath(name))
+}
+
+func emptyPath(name string) int {
+	if name == "" {
+		return unix.AT_EMPTY_PATH
+	}
+	return 0
+}
+
+func sysSetTimes(dirfd int, name string, atime, mtime time.Time) error {
+	times := []unix.Timespec{timespec(atime), timespec(mtime)}
+	return unix.UtimesNanoAt(dirfd, name, times, unix.AT_SYMLINK_NOFOLLOW|emptyPath(name))
+}
+
+func timespec(t time.Time) unix.Timespec {
+	if t.IsZero() {
+		return unix.Timespec{Nsec: unix.UTIME_OMIT}
+	}
+	return unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
+}
+
+func sysTruncate(fd int, size int64) error { return unix.Ftruncate(fd, size) }
+
+func sysFsetxattr(fd int, attr string, value []byte) error {
+	return unix.Fsetxattr(fd, attr, value, 0)
+}
+
+func sysFremovexattr(fd int, attr string) error { return unix.Fremovexattr(fd, attr) }
+
+func sysFlags(fd int) uint32 {
+	flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+	if err != nil {
+		return 0 // the file system has none
+	}
+	return flags
+}
+
+func sysSetFlags(fd int, flags uint32) error {
+	return unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags))
+}
+
+func sysFsync(fd int) error { return unix.Fsync(fd) }
+
+func sysSyncfs(fd int) error { return unix.Syncfs(fd) }
+
+func sysOpenLock(dirfd int, name string) (int, error) {
+	return unix.Openat(dirfd, name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+}
+
+func sysFlock(fd int) error {
+	return retry(func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
+}
+
+// ProbeOverlay asks the kernel for an overlay whose upper and work are one
+// directory, which it refuses; what it answers tells whether that directory is
+// in use. Nothing on disk changes (overlay.md section 1.4).
+// Errors: EBUSY, the directory is upper or work of a live overlay, in whatever
+// mount namespace; EINVAL, it is free; EPERM, we may not ask.
+func ProbeOverlay(lower, upper string) error {
+	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for _, option := range [][2]string{{"lowerdir+", lower}, {"upperdir", upper}, {"workdir", upper}, {"index", "on"}} {
+		if err := unix.FsconfigSetString(fd, option[0], option[1]); err != nil {
+			return err
+		}
+	}
+	err = unix.FsconfigCreate(fd)
+	if err == nil {
+		return syscall.EINVAL // not mounted anywhere: it goes with the descriptor
+	}
+	return err
+}
