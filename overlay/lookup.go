@@ -107,10 +107,10 @@ func (d *dir) protection() (protection, error) {
 // the locks under which it was looked up are held.
 type entry struct {
 	name     string
-	whiteout bool    // upper says that the name is deleted, or hides what is below
-	inUpper  bool    // upper has an object of that name
-	upper    at.Stat // of that object
-	lower    at.Stat // of the topmost lower object that is shown or merged
+	whiteout bool     // upper says that the name is deleted, or hides what is below
+	inUpper  bool     // upper has an object of that name
+	upper    at.Stat  // of that object
+	lower    at.Stat  // of the topmost lower object that is shown or merged
 	from     lowerDir // where that lower object is, by the entry's name, unless it is a directory
 	inLower  bool
 	dir      *dir // open, when it is a directory

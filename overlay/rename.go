@@ -28,9 +28,9 @@ func (fsys *FS) RenameNoReplace(oldname, newname string) error {
 // What a rename finds that it must have done, without its locks, before it can
 // begin again.
 var (
-	errIsTree     = errors.New("a directory: needs the tree for itself")
-	errNotUp      = errors.New("a file of a lower: copy it up first")
-	errNotWhole   = errors.New("part of the directory is in a lower: flatten it first")
+	errIsTree   = errors.New("a directory: needs the tree for itself")
+	errNotUp    = errors.New("a file of a lower: copy it up first")
+	errNotWhole = errors.New("part of the directory is in a lower: flatten it first")
 )
 
 func (fsys *FS) rename(oldname, newname string, replace bool) error {
