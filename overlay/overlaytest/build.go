@@ -68,8 +68,11 @@ type builder struct {
 }
 
 func (b *builder) add(e Entry) error {
-	if e.Link != "" {
+	switch {
+	case e.Link != "":
 		return nil // when the file is there
+	case e.Refused != "":
+		return fmt.Errorf("what is refused cannot be built")
 	}
 	if err := b.makeParents(e.Name); err != nil {
 		return err

@@ -20,6 +20,7 @@
 //	gone whiteout                    a character device 0:0
 //	gone2 whiteout-xattr             an empty file with the mark whiteout
 //	pipe fifo                        also: socket, chr 1:3, blk 7:0
+//	bad !EINVAL                      a name that a merged view lists and refuses to show
 //	./ 0700                          the root, left out where it has nothing to say
 //
 // What is usual is left out: mode 0755 of directories and 0644 of everything

@@ -241,7 +241,7 @@ func AsHTTP(text string) (reduced string, ok bool) {
 	kept := tree[:0]
 	for _, e := range tree {
 		kind := e.Mode & syscall.S_IFMT
-		if kind != syscall.S_IFREG && kind != syscall.S_IFDIR || e.Link != "" {
+		if kind != syscall.S_IFREG && kind != syscall.S_IFDIR || e.Link != "" || e.Refused != "" {
 			return text, false
 		}
 		plain, err := parseEntry(quote(e.Name, " =[]"))

@@ -118,7 +118,8 @@ func (r *reader) read(name string) error {
 		return nil // a name that the kernel lists and denies
 	}
 	if err != nil {
-		return fmt.Errorf("stat %s: %w", name, err)
+		r.tree = append(r.tree, Entry{Name: name, Refused: ErrClass(err)})
+		return nil
 	}
 	e := Entry{
 		Name: name, Mode: st.Mode, UID: int(st.UID), GID: int(st.GID),

@@ -28,6 +28,7 @@ type Entry struct {
 	Target   string            // of a symlink
 	Link     string            // another name in the tree of the same file, "" for none
 	Marks    map[string]string // by name without the prefix of their Class
+	Refused  string            // the answer to a look at it, as ErrClass has it, when it could not be seen
 	Xattrs   map[string]string // all others, by whole name; "overlay.x" is an escaped one
 }
 
@@ -104,6 +105,9 @@ func (e *Entry) parseWord(s *scanner) (done bool, err error) {
 		e.Size = int64(len(content))
 		e.Data = []Stretch{{0, content}}
 		return true, err
+	case s.accept("!"):
+		e.Refused, err = s.value()
+		return true, err
 	case s.accept("["):
 		return false, e.parseBracket(s)
 	case s.accept("+"):
@@ -125,7 +129,7 @@ func (e *Entry) parseAttr(w string, s *scanner) (err error) {
 	case w[0] == '@':
 		e.Mtime, err = parseTime(w[1:])
 	case w == "whiteout":
-		e.Mode, e.Rdev = syscall.S_IFCHR, 0
+		e.Mode, e.Rdev = syscall.S_IFCHR, 0 // as the kernel makes them; a mode may follow
 	case w == "whiteout-xattr":
 		e.mark("whiteout", "")
 	case w == "fifo":
@@ -306,7 +310,10 @@ func (e Entry) String() string {
 		name += "/"
 	}
 	words := []string{name}
-	if e.Link != "" {
+	switch {
+	case e.Refused != "":
+		return name + " !" + e.Refused
+	case e.Link != "":
 		return name + " == " + quote(e.Link, "")
 	}
 	if !e.isWhiteout() {
