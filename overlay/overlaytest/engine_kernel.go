@@ -75,8 +75,13 @@ func (k *kernel) Put(name, content string) error {
 	if st, err := os.Stat(k.path(name)); err == nil && st.IsDir() {
 		return syscall.EISDIR
 	}
+	name, err := k.resolve(name)
+	if err != nil {
+		return err
+	}
 	temp := path.Join(path.Dir(name), ".put")
-	err := k.open(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, func(f *os.File) error {
+	defer os.Remove(k.path(temp)) // is gone unless something failed
+	err = k.open(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, func(f *os.File) error {
 		_, err := f.WriteString(content)
 		return err
 	})
@@ -87,6 +92,21 @@ func (k *kernel) Put(name, content string) error {
 		return err
 	}
 	return os.Rename(k.path(temp), k.path(name))
+}
+
+// resolve is name without symlinks: a file is replaced where it is. What is
+// missing or dangling is left to the call that finds it so.
+func (k *kernel) resolve(name string) (string, error) {
+	real, err := filepath.EvalSymlinks(k.path(name))
+	if err == nil {
+		return filepath.Rel(k.dir, real)
+	}
+	dir, err := filepath.EvalSymlinks(k.path(path.Dir(name)))
+	if err != nil {
+		return name, nil
+	}
+	rel, err := filepath.Rel(k.dir, dir)
+	return path.Join(rel, path.Base(name)), err
 }
 
 func (k *kernel) Write(name, content string) error {
