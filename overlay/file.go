@@ -250,8 +250,11 @@ func (fsys *FS) createFile(name string, flag int, perm fs.FileMode, follow bool)
 		err = f.read.Stat(&f.info.st)
 		f.info.name = baseName(name)
 	}
-	if err = t.end(err); err != nil {
-		temp.close()
+	if err = t.end(err); err == nil {
+		temp.file = nil // it is f's now
+	}
+	temp.close()
+	if err != nil {
 		return nil, err
 	}
 	return f, nil
