@@ -145,8 +145,12 @@ func (fsys *FS) trySetAttribute(name string, follow bool, set func(target) error
 	if err := fsys.refuseMarked(f.at, p.name); err != nil {
 		return t.end(err)
 	}
-	if err := set(target{p.dir.upper, p.name}); err != nil {
+	tag, to := fsys.tagOf(p.name, f), target{p.dir.upper, p.name}
+	if err := set(to); err != nil {
 		return t.end(err)
+	}
+	if f.st.IsRegular() {
+		fsys.marks.keepTag(tag, to.Setxattr)
 	}
 	return t.end(fsys.syncAttributes(p.dir.upper, p.name, &f.st))
 }

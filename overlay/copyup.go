@@ -99,6 +99,8 @@ type lowerObject struct {
 	name  string
 	st    at.Stat
 	file  *at.File // open, when it is a regular file
+
+	truncated bool // its content is not wanted
 }
 
 func (o *lowerObject) close() {
@@ -288,7 +290,7 @@ func (fsys *FS) stageCopy(src *lowerObject, truncate bool) (*temp, error) {
 	if src.file == nil {
 		return fsys.stageSpecial(src)
 	}
-	if truncate {
+	if src.truncated = truncate; truncate {
 		src.st.Size = 0
 	}
 	temp, err := fsys.staging.newFile(fsys.staging.tmp, 0o600)
@@ -357,6 +359,9 @@ func (fsys *FS) installCopy(src *lowerObject, temp *temp) (done bool, err error)
 	err = fsys.install(p.dir, temp, p.name)
 	if errors.Is(err, syscall.EEXIST) {
 		return false, t.end(nil)
+	}
+	if err == nil && temp.file != nil && !src.truncated {
+		fsys.marks.keepTag(derivedTag(&e.lower), temp.file.Setxattr)
 	}
 	t.changed(p.dir.upper)
 	return err == nil, t.end(err)

@@ -62,7 +62,7 @@ func (fsys *FS) tryOpen(name string) (*File, error) {
 	if err != nil {
 		return nil, t.end(err)
 	}
-	f := &File{fsys: fsys, name: name, info: Info{name: baseName(name), st: found.st, layer: found.layer}}
+	f := &File{fsys: fsys, name: name, info: Info{name: baseName(name), layer: found.layer}}
 	switch {
 	case found.st.IsDir():
 		err = f.openDir(t, p)
@@ -113,13 +113,7 @@ func (fsys *FS) openRegular(name string, f found) (*at.File, error) {
 		err = errRaced
 	}
 	if err == nil && st.Size > 0 {
-		_, err = file.Getxattr(fsys.marks.metacopy)
-		switch err {
-		case nil:
-			err = errMetacopy
-		case syscall.ENODATA, syscall.EOPNOTSUPP:
-			err = nil
-		}
+		err = fsys.refuseMetacopy(file)
 	}
 	if err != nil {
 		_ = file.Close() // only read
@@ -203,14 +197,16 @@ func (fsys *FS) openUpper(name string, flag int) (*File, error) {
 		return nil, t.end(raced(err))
 	}
 	if err = fsys.refuseMetacopy(&file.File); err == nil && flag&os.O_TRUNC != 0 {
-		err = file.Truncate(0)
+		if err = fsys.marks.dropTag(file); err == nil {
+			err = file.Truncate(0)
+		}
 	}
 	if err = t.end(err); err != nil {
 		_ = file.Close() // nothing was written
 		return nil, err
 	}
 	f := &File{fsys: fsys, name: name, flag: flag, read: &file.File, write: file}
-	f.info = Info{name: baseName(name), st: found.st}
+	f.info.name = baseName(name)
 	return f, nil
 }
 
@@ -246,10 +242,8 @@ func (fsys *FS) createFile(name string, flag int, perm fs.FileMode, follow bool)
 		return nil, t.end(err)
 	}
 	f := &File{fsys: fsys, name: name, flag: flag, read: &temp.file.File, write: temp.file}
-	if err = fsys.show(t, p, here, temp, e, false); err == nil {
-		err = f.read.Stat(&f.info.st)
-		f.info.name = baseName(name)
-	}
+	f.info.name = baseName(name)
+	err = fsys.show(t, p, here, temp, e, false)
 	if err = t.end(err); err != nil {
 		temp.close()
 		return nil, err
@@ -275,14 +269,26 @@ func (f *File) Info() (*Info, error) {
 	var err error
 	switch {
 	case f.read != nil:
-		err = f.read.Stat(&info.st)
+		if err = f.read.Stat(&info.st); err == nil {
+			info.tag = f.tag(&info.st)
+		}
 	case f.dir != nil:
-		err = f.dir.top().Stat(".", &info.st)
+		if err = f.dir.top().Stat(".", &info.st); err == nil {
+			info.tag = derivedTag(&info.st)
+		}
 	}
 	if err != nil {
 		return nil, pathError("stat", f.name, err)
 	}
 	return &info, nil
+}
+
+// tag of the open file.
+func (f *File) tag(st *at.Stat) tag {
+	if f.info.layer != 0 {
+		return derivedTag(st)
+	}
+	return f.fsys.marks.tagOf(st, f.read.Getxattr)
 }
 
 // Read reads from the file's offset.
@@ -364,6 +370,9 @@ func (f *File) beforeWrite(op string) (err error) {
 		var st at.Stat
 		if err = f.write.Stat(&st); err == nil {
 			err = stripPrivileges(f.write, &st)
+		}
+		if err == nil {
+			err = f.fsys.marks.dropTag(f.write)
 		}
 	})
 	return f.ioError(op, err)

@@ -138,8 +138,8 @@ func (fsys *FS) Stat(name string) (*Info, error) { return fsys.stat("stat", name
 func (fsys *FS) Lstat(name string) (*Info, error) { return fsys.stat("lstat", name, false) }
 
 func (fsys *FS) stat(op, name string, follow bool) (info *Info, err error) {
-	err = fsys.see(name, follow, func(_ place, f found) error {
-		info = &Info{name: baseName(name), st: f.st, layer: f.layer}
+	err = fsys.see(name, follow, func(p place, f found) error {
+		info = fsys.newInfo(baseName(name), p.name, f)
 		return nil
 	})
 	if err != nil {

@@ -257,7 +257,14 @@ func (r *renaming) move() error {
 	}
 	r.t.changed(r.to.dir.upper)
 	r.t.changed(r.from.dir.upper)
-	return r.renameUpper()
+	tag := fsys.tagOf(r.from.name, found{st: r.old.upper, at: &r.from.dir.upper.Dir})
+	if err := r.renameUpper(); err != nil {
+		return err
+	}
+	if r.old.upper.IsRegular() {
+		fsys.marks.keepTag(tag, target{r.to.dir.upper, r.to.name}.Setxattr)
+	}
+	return nil
 }
 
 func (r *renaming) renameUpper() error {

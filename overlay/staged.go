@@ -156,11 +156,18 @@ func (s *Staged) Commit() (*Info, error) {
 		if err != nil {
 			return nil, pathError("commit", s.name, err)
 		}
-		info := &Info{name: baseName(s.name)}
-		err = s.temp.file.Stat(&info.st)
+		info, err := s.committed()
 		return info, pathError("commit", s.name, err)
 	}
 	return nil, pathError("commit", s.name, errRaced)
+}
+
+// committed tells of the file.
+func (s *Staged) committed() (*Info, error) {
+	info := &Info{name: baseName(s.name)}
+	err := s.temp.file.Stat(&info.st)
+	info.tag = s.fsys.marks.tagOf(&info.st, s.temp.file.Getxattr)
+	return info, err
 }
 
 // Abort throws the content away. After Commit it does nothing.
@@ -193,7 +200,10 @@ func (s *Staged) tryCommit() error {
 	if err := s.unchanged(e, old); err != nil {
 		return t.end(err)
 	}
-	return t.end(s.fsys.show(t, p, here, s.temp, e, false))
+	if err = s.fsys.show(t, p, here, s.temp, e, false); err == nil {
+		s.fsys.marks.keepTag(newTag(), s.temp.file.Setxattr)
+	}
+	return t.end(err)
 }
 
 // unchanged says whether the file is still the one whose attributes were taken.

@@ -139,6 +139,12 @@ func (d *Dir) Readlink(name string) (string, error) {
 
 // Getxattr returns the attribute attr of name; ENODATA when there is none.
 func (d *Dir) Getxattr(name, attr string) ([]byte, error) {
+	if name == "." && !d.pathfd {
+		return sysFgetxattr(d.fd, attr)
+	}
+	if value, err := sysGetxattr(d.fd, name, attr); err != syscall.ENOSYS {
+		return value, err
+	}
 	value, err := xattr.LGet(d.procPath(name), attr)
 	runtime.KeepAlive(d)
 	return value, xattrErrno(err)
