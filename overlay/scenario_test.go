@@ -12,7 +12,7 @@ func TestScripts(t *testing.T) {
 	disk := overlaytest.Filesystem(t, "tmpfs")
 	overlaytest.Run{
 		Dir:     "testdata/script",
-		Engines: []overlaytest.Opener{overlaytest.Kernel},
+		Engines: []overlaytest.Opener{overlaytest.Kernel, overlaytest.FS},
 		Base:    overlaytest.Within(disk),
 	}.Scripts(t)
 }
