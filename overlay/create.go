@@ -175,9 +175,8 @@ func (fsys *FS) linkLocked(t *txn, po, pn place) error {
 		return err
 	}
 	t.changed(pn.dir.upper)
-	if f, err := fsys.find(po.dir, po.name); err == nil && f.st.IsRegular() {
-		tag := fsys.tagOf(po.name, f)
-		defer func() { fsys.marks.keepTag(tag, target{po.dir.upper, po.name}.Setxattr) }()
+	if f, err := fsys.find(po.dir, po.name); err == nil {
+		defer func() { fsys.keepTag(fsys.tagOf(&f), f.at, po.name) }()
 	}
 	if here == absent {
 		return raced(po.dir.upper.Link(po.name, pn.dir.upper, pn.name))

@@ -20,7 +20,6 @@ type marks struct {
 	impure   string // on a directory: "y", something in it has an origin
 	uuid     string // on the root of upper
 	protattr string // "i", "a": chattr flags that the upper object does not carry
-	tag      string // overdav's own: the tag of a file's content, see tag
 }
 
 // The two namespaces of marks (overlayfs.rst, "User xattr").
@@ -34,7 +33,7 @@ func newMarks(prefix string) marks {
 		prefix: prefix,
 		opaque: prefix + "opaque", redirect: prefix + "redirect", whiteout: prefix + "whiteout",
 		metacopy: prefix + "metacopy", origin: prefix + "origin", impure: prefix + "impure",
-		uuid: prefix + "uuid", protattr: prefix + "protattr", tag: prefix + "overdav.etag",
+		uuid: prefix + "uuid", protattr: prefix + "protattr",
 	}
 }
 
