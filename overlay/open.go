@@ -235,7 +235,7 @@ func (fsys *FS) takeUpper(o Options, p *plan) (err error) {
 			s.close()
 		}
 	}()
-	fsys.lockFile, err = s.dir.Lock("lock")
+	fsys.lockFile, err = s.dir.Lock(lockName)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return fmt.Errorf("%w: another overdav serves upper %q; stop it first", ErrInUse, p.upper)
 	}
@@ -328,7 +328,7 @@ func Unlock(upper, work string) error {
 		return layersError("work %q: %w", work, hostError(err))
 	}
 	defer s.close()
-	lock, err := s.dir.Lock("lock")
+	lock, err := s.dir.Lock(lockName)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return fmt.Errorf("%w: overdav serves upper %q; stop it first", ErrInUse, upper)
 	}
