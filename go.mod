@@ -3,6 +3,7 @@ module overdav
 go 1.26.0
 
 require (
+	github.com/goccy/go-yaml v1.19.2 // indirect
 	github.com/mattn/go-colorable v0.1.14 // indirect
 	github.com/mattn/go-isatty v0.0.20 // indirect
 	github.com/pkg/xattr v0.4.12 // indirect
