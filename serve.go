@@ -31,11 +31,10 @@ func serve(e env, args []string) error {
 		return err
 	}
 
-	// The first signal asks to finish; stop puts the default back, so that the
-	// second one ends the process.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	context.AfterFunc(ctx, stop)
+	// The first signal asks to finish; stopListening puts the default back, so
+	// that the second one ends the process.
+	ctx, stopListening := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stopListening()
 
 	// Listening comes first, so that an address in use leaves the disk alone.
 	ln, err := listen(c.Listen)
@@ -49,7 +48,7 @@ func serve(e env, args []string) error {
 	}
 	announce(e.stdout, ln.Addr(), l)
 	s := newServer(newHandler(fsys, log), log, c)
-	return errors.Join(s.run(ctx, ln), fsys.Close())
+	return errors.Join(s.run(ctx, stopListening, ln), fsys.Close())
 }
 
 // openLayers opens the engine, and leaves no directory behind when that fails.

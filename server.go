@@ -49,9 +49,9 @@ func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
 	return s
 }
 
-// run serves until ctx is done and what runs then has finished, or has had
-// stopTimeout to.
-func (s *server) run(ctx context.Context, ln net.Listener) error {
+// run serves until ctx is done, calls stopping, and returns when what still
+// runs has finished or has had stopTimeout to.
+func (s *server) run(ctx context.Context, stopping func(), ln net.Listener) error {
 	ended := make(chan error, 1)
 	go func() { ended <- s.http.Serve(ln) }()
 	s.log.Info().Str(keyAddr, ln.Addr().String()).Msg("serving")
@@ -61,6 +61,7 @@ func (s *server) run(ctx context.Context, ln net.Listener) error {
 	case <-ctx.Done():
 	}
 
+	stopping()
 	s.log.Info().Dur(keyTimeout, s.stopTimeout).Msg("stopping: finishing what runs")
 	ctx, cancel := context.WithTimeout(context.Background(), s.stopTimeout)
 	defer cancel()

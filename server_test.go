@@ -32,7 +32,7 @@ func start(t *testing.T, c Config, h http.Handler) (base string, stop func() err
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- newServer(h, discardLog(), c).run(ctx, ln) }()
+	go func() { ended <- newServer(h, discardLog(), c).run(ctx, func() {}, ln) }()
 	return "http://" + ln.Addr().String(), func() error { cancel(); return <-ended }
 }
 
