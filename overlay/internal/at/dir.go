@@ -173,6 +173,7 @@ func (d *Dir) Space() (Space, error) { return sysSpace(d.fd) }
 type Space struct {
 	Total, Free, Available uint64
 	ReadOnly               bool
+	NoSUID                 bool // setuid means nothing there
 	Overlay                bool // the file system is overlayfs
 	Temporary              bool // tmpfs: gone with the power
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"strconv"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -225,6 +224,7 @@ func sysSpace(fd int) (Space, error) {
 	return Space{
 		Total: sfs.Blocks * unit, Free: sfs.Bfree * unit, Available: sfs.Bavail * unit,
 		ReadOnly:  sfs.Flags&unix.ST_RDONLY != 0,
+		NoSUID:    sfs.Flags&unix.ST_NOSUID != 0,
 		Overlay:   int64(sfs.Type) == unix.OVERLAYFS_SUPER_MAGIC,
 		Temporary: int64(sfs.Type) == unix.TMPFS_MAGIC,
 	}, nil
@@ -397,27 +397,4 @@ func sysOpenLock(dirfd int, name string) (int, error) {
 
 func sysFlock(fd int) error {
 	return retry(func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
-}
-
-// ProbeOverlay asks the kernel for an overlay whose upper and work are one
-// directory, which it refuses; what it answers tells whether that directory is
-// in use. Nothing on disk changes (overlay.md section 1.4).
-// Errors: EBUSY, the directory is upper or work of a live overlay, in whatever
-// mount namespace; EINVAL, it is free; EPERM, we may not ask.
-func ProbeOverlay(lower, upper string) error {
-	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	for _, option := range [][2]string{{"lowerdir+", lower}, {"upperdir", upper}, {"workdir", upper}, {"index", "on"}} {
-		if err := unix.FsconfigSetString(fd, option[0], option[1]); err != nil {
-			return err
-		}
-	}
-	err = unix.FsconfigCreate(fd)
-	if err == nil {
-		return syscall.EINVAL // not mounted anywhere: it goes with the descriptor
-	}
-	return err
 }

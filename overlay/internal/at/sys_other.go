@@ -64,3 +64,6 @@ func sysFlock(int) error                                  { return syscall.ENOSY
 
 // ProbeOverlay answers ENOSYS: only Linux has overlayfs.
 func ProbeOverlay(lower, upper string) error { return syscall.ENOSYS }
+
+// ProbeOverlayUnprivileged answers ENOSYS: only Linux has overlayfs.
+func ProbeOverlayUnprivileged(upper string) error { return syscall.ENOSYS }
