@@ -49,7 +49,8 @@ func (e *engineFS) Put(name, content string) error {
 		s.Abort()
 		return err
 	}
-	return s.Commit()
+	_, err = s.Commit()
+	return err
 }
 
 func (e *engineFS) open(name string, flag int, use func(f *overlay.File) error) error {
