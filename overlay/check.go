@@ -327,7 +327,7 @@ func (s *staging) leftovers() (left []string, err error) {
 		prefix string
 		keep   []string
 	}{
-		{s.dir, "", []string{"tmp", "trash", lockName}},
+		{s.dir, "", []string{"tmp", "trash", lockName, tagFile}},
 		{s.tmp, "tmp/", []string{sharedWhiteout}},
 		{s.trash, "trash/", nil},
 	} {

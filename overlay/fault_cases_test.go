@@ -102,14 +102,14 @@ func onTwo(method, from string, src object, to string, dst object, op func(fsys 
 
 // faultCases are the operations that TestEveryFault disturbs.
 func faultCases() []faultCase {
-	return slices.Concat(attributeCases(), singleCases(), writeCases(), renameCases(), moveCases(), copyCases())
+	return slices.Concat(attributeFaults(), singleFaults(), writeFaults(), renameFaults(), moveFaults(), copyFaults())
 }
 
 var someTime = time.Unix(77, 5)
 
-// attributeCases change attributes: one of them on everything, the others,
+// attributeFaults change attributes: one of them on everything, the others,
 // which go the same way, where they differ.
-func attributeCases() (cases []faultCase) {
+func attributeFaults() (cases []faultCase) {
 	chmod := func(fsys *overlay.FS, name string) error { return fsys.Chmod(name, 0o711) }
 	for _, o := range objects {
 		cases = append(cases, onObject("Chmod", "m", o, chmod))
@@ -129,8 +129,8 @@ func attributeCases() (cases []faultCase) {
 	return append(cases, onObject("CopyUp", "lo", rich, (*overlay.FS).CopyUp))
 }
 
-// singleCases make, copy up and remove one name.
-func singleCases() (cases []faultCase) {
+// singleFaults make, copy up and remove one name.
+func singleFaults() (cases []faultCase) {
 	for _, o := range objects {
 		cases = append(cases,
 			onObject("CopyUp", "m", o, (*overlay.FS).CopyUp),
@@ -185,8 +185,8 @@ func create(fsys *overlay.FS, name string) error {
 	return f.Close()
 }
 
-// writeCases change content: by Stage in one step, by OpenFile in place.
-func writeCases() (cases []faultCase) {
+// writeFaults change content: by Stage in one step, by OpenFile in place.
+func writeFaults() (cases []faultCase) {
 	for _, name := range []string{"absent", "whitedOut", "lowerOnly file", "pureUpper file", "covering file", "lowerOnly symlink", "merged full directory"} {
 		o := objectNamed(name)
 		c := onObject("Stage", "m", o, stage)
@@ -280,9 +280,9 @@ func writeInPlace(fsys *overlay.FS, name string, flag, steps int) error {
 	return errors.Join(err, f.Close())
 }
 
-// renameCases try each kind of source against each kind of destination in one
+// renameFaults try each kind of source against each kind of destination in one
 // directory, and the directories against each other.
-func renameCases() (cases []faultCase) {
+func renameFaults() (cases []faultCase) {
 	rename := func(fsys *overlay.FS, src, dst string) error { return fsys.Rename(src, dst) }
 	for _, src := range objects {
 		for _, dst := range objects {
@@ -319,8 +319,8 @@ func renameCases() (cases []faultCase) {
 	return cases
 }
 
-// moveCases are what Move does beyond Rename: what rename(2) does not replace.
-func moveCases() (cases []faultCase) {
+// moveFaults are what Move does beyond Rename: what rename(2) does not replace.
+func moveFaults() (cases []faultCase) {
 	move := func(fsys *overlay.FS, src, dst string) error { return fsys.Move(src, dst, true) }
 	for _, src := range []string{"lowerOnly file", "covering file", "pureUpper file", "lowerOnly symlink", "pureUpper full directory", "covering full directory", "lowerOnly full directory", "merged full directory", "renamed full directory"} {
 		for _, dst := range []string{"absent", "whitedOut", "lowerOnly file", "pureUpper file", "merged empty directory", "lowerOnly full directory", "pureUpper full directory", "covering full directory", "merged full directory", "renamed full directory"} {
@@ -341,7 +341,7 @@ func moveCases() (cases []faultCase) {
 	return cases
 }
 
-func copyCases() (cases []faultCase) {
+func copyFaults() (cases []faultCase) {
 	cp := func(o overlay.CopyOptions) func(fsys *overlay.FS, src, dst string) error {
 		return func(fsys *overlay.FS, src, dst string) error { return fsys.Copy(src, dst, o) }
 	}

@@ -10,7 +10,8 @@ func Crash(fsys *FS) {
 	close(fsys.staging.purge)
 	fsys.staging.close()
 	fsys.work.Close()
-	_ = fsys.lockFile.Close() // it was never written to
+	_ = fsys.tags.close() // the end of a process closes and says nothing
+	_ = fsys.lockFile.Close()
 	fsys.root.shared = false
 	fsys.root.close()
 }

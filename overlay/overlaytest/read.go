@@ -181,6 +181,7 @@ func (c Class) sort(e *Entry, attr, value string) {
 	mark, private := strings.CutPrefix(attr, string(c))
 	switch {
 	case attr == "security.selinux": // the machine's, not the layer's
+	case strings.HasPrefix(attr, "trusted.SGI_ACL_"): // XFS' second name for system.posix_acl_*
 	case c == "" || !private:
 		e.xattr(attr, value)
 	case strings.HasPrefix(mark, "overlay."):

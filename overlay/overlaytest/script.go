@@ -302,7 +302,7 @@ func (s *script) compare(got, section string) {
 		s.accept(section, got)
 		return
 	}
-	s.t.Errorf("%s: %s differs (- want, + got):\n%s", s.line, section, diffLines(want, got))
+	s.t.Errorf("%s: %s differs (- want, + got):\n%s", s.line, section, Diff(want, got))
 }
 
 // judge is the engine whose answers -update accepts: the kernel, except where
@@ -325,8 +325,8 @@ func (s *script) accept(section, text string) {
 	s.check(os.WriteFile(s.file, txtar.Format(archive), 0o644))
 }
 
-// diffLines shows the lines that only one of two sorted texts has.
-func diffLines(want, got string) string {
+// Diff shows the lines that only one of two texts has: - of want, + of got.
+func Diff(want, got string) string {
 	var b strings.Builder
 	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
 	for _, line := range w {
@@ -414,6 +414,6 @@ func (s *script) checkKernelAgrees(merged string) {
 	got, err := k.Tree()
 	s.check(err)
 	if got != merged {
-		s.t.Errorf("%s: the kernel shows another tree (- engine, + kernel):\n%s", s.line, diffLines(merged, got))
+		s.t.Errorf("%s: the kernel shows another tree (- engine, + kernel):\n%s", s.line, Diff(merged, got))
 	}
 }
