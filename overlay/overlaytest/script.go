@@ -24,7 +24,11 @@ type Run struct {
 	Dir     string                    // of the scripts, *.txtar
 	Engines []Opener                  // each runs each script
 	Base    func(t testing.TB) string // a new empty directory for layers; t.TempDir if nil
-	Options []string                  // for every script, besides its own
+	// User runs every script with userxattr, as somebody who is not root. What
+	// takes root is skipped; of scripts that were written for class Trusted only
+	// what is merged is compared, and those with redirects in their layers are
+	// skipped: with userxattr there are none.
+	User bool
 }
 
 // Scripts runs the scripts with each engine, as subtests named engine/script.
@@ -33,8 +37,8 @@ type Run struct {
 // first) and upper are trees from which the layers are made; options are words
 // as mount(8) has them for overlay, or lower=squashfs and lower=erofs, which
 // put the lowers into an image. Its lines are verbs (see verbs in this
-// package), before which may stand a condition, [kernel] or [!fs], and an
-// answer that must come: "!ENOENT rm gone", or "! rm gone" for any error.
+// package), before which may stand a condition, [kernel], [!fs] or [user] (see
+// Run), and an answer that must come: "!ENOENT rm gone", or "! rm gone" for any error.
 //
 // At the end, what the sections want.merged and want.upper say must be so; a
 // script that leaves one out does not care. Unasked it is checked that the
@@ -70,6 +74,8 @@ type script struct {
 	engine  Engine // nil while unmounted
 	line    string // what failures name
 	rotated int
+	user    bool // see Run
+	foreign bool // written for class Trusted and run with userxattr
 }
 
 func (r Run) script(t *testing.T, engine Opener, file string) {
@@ -81,9 +87,11 @@ func (r Run) script(t *testing.T, engine Opener, file string) {
 	if r.Base != nil {
 		base = r.Base
 	}
-	s := &script{t: t, file: file, archive: archive, opener: engine, class: Trusted, dir: base(t)}
-	s.options = append(s.options, r.Options...)
-	s.options = append(s.options, strings.Fields(s.section("options"))...)
+	s := &script{t: t, file: file, archive: archive, opener: engine, class: Trusted, dir: base(t), user: r.User}
+	s.options = strings.Fields(s.section("options"))
+	if s.user {
+		s.becomeUser()
+	}
 	if slices.Contains(s.options, "userxattr") {
 		s.class = User
 	}
@@ -98,6 +106,37 @@ func (r Run) script(t *testing.T, engine Opener, file string) {
 	}
 	s.line = file + ": end"
 	s.finish()
+}
+
+// becomeUser makes the script one with userxattr.
+func (s *script) becomeUser() {
+	if slices.Contains(s.options, "userxattr") {
+		return
+	}
+	s.foreign = true
+	s.options = append(s.options, "userxattr")
+	s.options = slices.DeleteFunc(s.options, func(o string) bool { return o == "redirect_dir=off" })
+	for _, f := range s.archive.Files {
+		if !strings.HasPrefix(f.Name, "want.") && bytes.Contains(f.Data, []byte("redirect=")) {
+			s.t.Skip("with userxattr there are no redirects")
+		}
+	}
+}
+
+// needsRoot says whether nobody but root can do what a line says.
+func needsRoot(words []string) bool {
+	return words[0] == "chown" || slices.ContainsFunc(words, func(w string) bool {
+		return strings.HasPrefix(w, "trusted.")
+	})
+}
+
+// build makes the tree of a section in dir.
+func (s *script) build(dir, text string) {
+	err := s.class.Build(dir, text)
+	if s.user && (errors.Is(err, fs.ErrPermission) || ErrClass(err) == "EINVAL") {
+		s.t.Skipf("making the layers takes root: %v", err)
+	}
+	s.check(err)
 }
 
 // section is the text of a section, "" when there is none.
@@ -147,7 +186,7 @@ func (s *script) buildLayers() {
 			continue
 		}
 		dir := filepath.Join(s.dir, f.Name)
-		s.check(s.class.Build(dir, string(f.Data)))
+		s.build(dir, string(f.Data))
 		if image != "" {
 			dir = Image(s.t, image, dir)
 		}
@@ -155,11 +194,11 @@ func (s *script) buildLayers() {
 	}
 	if len(s.layers.Lowers) == 0 {
 		dir := filepath.Join(s.dir, "lower")
-		s.check(s.class.Build(dir, ""))
+		s.build(dir, "")
 		s.layers.Lowers = []string{dir}
 	}
 	s.newUpper("upper", "work")
-	s.check(s.class.Build(s.layers.Upper, s.section("upper")))
+	s.build(s.layers.Upper, s.section("upper"))
 	s.snapshot()
 }
 
@@ -233,7 +272,7 @@ func (s *script) run(line string) {
 	for strings.HasPrefix(words[0], "[") {
 		cond := strings.Trim(words[0], "[]")
 		name, not := strings.CutPrefix(cond, "!")
-		if (name == s.opener.Name) == not {
+		if (name == s.opener.Name || name == "user" && s.user) == not {
 			return
 		}
 		words = words[1:]
@@ -241,6 +280,12 @@ func (s *script) run(line string) {
 	class, fails := strings.CutPrefix(words[0], "!")
 	if fails {
 		words = words[1:]
+	}
+	if s.foreign && words[0] == "mark" {
+		return
+	}
+	if s.user && needsRoot(words) {
+		s.t.Skipf("%s: takes root", s.line)
 	}
 	v, ok := verbs[words[0]]
 	args := words[1:]
@@ -289,6 +334,9 @@ func splitWords(line string) (words []string, err error) {
 // compare holds a tree against a section and, when asked to, accepts it.
 func (s *script) compare(got, section string) {
 	s.t.Helper()
+	if s.foreign && section != "want.merged" {
+		return
+	}
 	want := s.section(section)
 	if tree, err := Parse(want); err != nil {
 		s.fatalf("section %s: %v", section, err)
@@ -298,7 +346,7 @@ func (s *script) compare(got, section string) {
 	if got == want {
 		return
 	}
-	if *update && s.opener.Name == s.judge() {
+	if *update && !s.user && s.opener.Name == s.judge() {
 		s.accept(section, got)
 		return
 	}
