@@ -42,8 +42,9 @@ type Run struct {
 //
 // At the end, what the sections want.merged and want.upper say must be so; a
 // script that leaves one out does not care. Unasked it is checked that the
-// lowers are as they were, that the engine finds nothing wrong with its own
-// upper, and that a kernel mount of the layers shows what the engine showed.
+// lowers are as they were, that overlay.FS.Check finds nothing wrong with the
+// layers but what the section want.check says, and that a kernel mount of them
+// shows what the engine showed.
 func (r Run) Scripts(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(r.Dir, "*.txtar"))
 	if err != nil || len(files) == 0 {
@@ -445,8 +446,17 @@ func (s *script) checkEngine() {
 	}
 	problems, err := checker.Check()
 	s.check(err)
+	var b strings.Builder
 	for _, p := range problems {
-		s.t.Errorf("%s: check: layer %d: %s: %s", s.line, p.Layer, p.Path, p.What)
+		fmt.Fprintf(&b, "%d/%s: %s\n", p.Layer, p.Path, p.What)
+	}
+	got, want := b.String(), s.section("want.check")
+	switch {
+	case got == want || s.foreign:
+	case *update && !s.user && s.hasSection("want.check"):
+		s.accept("want.check", got)
+	default:
+		s.t.Errorf("%s: check differs (- want, + got):\n%s", s.line, Diff(want, got))
 	}
 }
 
