@@ -170,6 +170,9 @@ func (r *reader) fill(e *Entry, st *at.Stat) (err error) {
 	if err != nil {
 		return err
 	}
+	if host, ok := r.view.(hostView); ok && r.class != "" {
+		e.Flags = host.flags(e.Name, st) & knownFlags
+	}
 	attrs, err := r.xattrs(e.Name)
 	for attr, value := range attrs {
 		r.class.sort(e, attr, value)
@@ -328,6 +331,31 @@ func (v hostView) xattrs(name string) (map[string]string, error) {
 		return nil
 	})
 	return attrs, err
+}
+
+// flags are those of chattr(1); none where they cannot be told.
+func (v hostView) flags(name string, st *at.Stat) (flags uint32) {
+	// The error is the same as no flags: a look has failed before, or will.
+	_ = v.in(name, func(dir *at.Dir, name string) error {
+		switch {
+		case st.IsDir():
+			d, err := dir.OpenPath(name)
+			if err != nil {
+				return err
+			}
+			defer d.Close()
+			flags = d.Flags()
+		case st.IsRegular():
+			f, err := dir.OpenFile(name)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			flags = f.Flags()
+		}
+		return nil
+	})
+	return flags
 }
 
 func (v hostView) data(name string, size int64, add func(off int64, p []byte)) error {
