@@ -129,13 +129,13 @@ func (fsys *FS) tryLink(oldname, newname string) error {
 	if err != nil {
 		return t.end(err)
 	}
-	if old.st.IsDir() {
-		return t.end(syscall.EPERM)
-	}
 	if _, err := fsys.find(pn.dir, pn.name); err == nil {
 		return t.end(syscall.EEXIST)
 	} else if err != syscall.ENOENT {
 		return t.end(err)
+	}
+	if old.st.IsDir() {
+		return t.end(syscall.EPERM)
 	}
 	if old.layer != 0 {
 		t.end(nil) // nothing was changed
