@@ -208,7 +208,7 @@ func (c *copier) copyAttributes(path string, st *at.Stat, to attributes) error {
 		if err != nil {
 			return err
 		}
-		if err := to.Chmod(withoutPrivileges(st)); err != nil {
+		if err := to.Chmod(st.Mode & 0o1777); err != nil {
 			return err
 		}
 		for _, attr := range late {
