@@ -121,11 +121,11 @@ func (fsys *FS) tryLink(oldname, newname string) error {
 	if err != nil {
 		return t.end(err)
 	}
-	pn, err := t.walk(newname, false)
+	old, err := fsys.find(po.dir, po.name)
 	if err != nil {
 		return t.end(err)
 	}
-	old, err := fsys.find(po.dir, po.name)
+	pn, err := t.walk(newname, false)
 	if err != nil {
 		return t.end(err)
 	}
