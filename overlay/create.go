@@ -30,7 +30,7 @@ func (fsys *FS) mkdir(name string, perm fs.FileMode) error {
 	}
 	upper := p.dir.upper
 	t.changed(upper)
-	if here == absent && (!p.dir.isMerged() || !fsys.writeRedirects) {
+	if !fsys.isNewOpaque(p, here) {
 		return t.end(upper.Mkdir(p.name, at.Perm(perm)))
 	}
 	temp, err := fsys.staging.newNamed(upper)
@@ -48,6 +48,13 @@ func (fsys *FS) mkdir(name string, perm fs.FileMode) error {
 		err = fsys.show(t, p, here, temp, e, true)
 	}
 	return t.end(err)
+}
+
+// isNewOpaque says whether a new directory is marked opaque: where something of
+// its name is below, and wherever something may come to be there, if redirects
+// are written at all (compare ovl_create_upper).
+func (fsys *FS) isNewOpaque(p place, here presence) bool {
+	return here == whitedOut || fsys.hidesLower(p.dir, p.name) || p.dir.isMerged() && fsys.writeRedirects
 }
 
 // MkdirAll makes a directory and those above it that are missing.
