@@ -100,7 +100,14 @@ func (fsys *FS) stageIn(parent, name string) (*temp, error) {
 		return nil, t.end(err)
 	}
 	temp, err := fsys.staging.newNamed(p.dir.upper)
-	return temp, t.end(err)
+	if err != nil {
+		return nil, t.end(err)
+	}
+	if err := t.end(nil); err != nil {
+		temp.close()
+		return nil, err
+	}
+	return temp, nil
 }
 
 // showCopy gives the finished copy its name.

@@ -242,8 +242,11 @@ func (fsys *FS) createFile(name string, flag int, perm fs.FileMode, follow bool)
 	f := &File{fsys: fsys, name: name, flag: flag, read: &temp.file.File, write: temp.file}
 	f.info.name = baseName(name)
 	err = fsys.show(t, p, here, temp, e, false)
-	if err = t.end(err); err != nil {
-		temp.close()
+	if err = t.end(err); err == nil {
+		temp.file = nil // it is f's now
+	}
+	temp.close()
+	if err != nil {
 		return nil, err
 	}
 	return f, nil

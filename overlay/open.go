@@ -82,9 +82,11 @@ func (fsys *FS) warn(message string) {
 
 // abandon undoes a half-done Open.
 func (fsys *FS) abandon() {
-	if fsys.staging != nil {
-		_ = fsys.Close() // the error that led here says more
-		return
+	if s := fsys.staging; s != nil {
+		// A move is half done: the guard stays until a start has finished it.
+		s.purges.Wait()
+		close(s.purge)
+		s.close()
 	}
 	fsys.root.shared = false
 	fsys.root.close()
@@ -235,7 +237,7 @@ func (fsys *FS) takeUpper(o Options, p *plan) (err error) {
 			s.close()
 		}
 	}()
-	fsys.lockFile, err = s.dir.Lock("lock")
+	fsys.lockFile, err = s.dir.Lock(lockName)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return fmt.Errorf("%w: another overdav serves upper %q; stop it first", ErrInUse, p.upper)
 	}
@@ -328,7 +330,7 @@ func Unlock(upper, work string) error {
 		return layersError("work %q: %w", work, hostError(err))
 	}
 	defer s.close()
-	lock, err := s.dir.Lock("lock")
+	lock, err := s.dir.Lock(lockName)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return fmt.Errorf("%w: overdav serves upper %q; stop it first", ErrInUse, upper)
 	}
