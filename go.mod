@@ -7,6 +7,7 @@ require (
 	github.com/pkg/xattr v0.4.12
 	github.com/rogpeppe/go-internal v1.16.0
 	github.com/rs/zerolog v1.35.1
+	golang.org/x/net v0.30.0
 	golang.org/x/sys v0.49.0
 	pgregory.net/rapid v1.3.0
 )

@@ -127,7 +127,7 @@ func (c *checker) object(d *at.Dir, path, name string) (isDir bool) {
 				c.unreadable(path, err)
 			}
 		} else {
-			c.foreign(path, name, attr)
+			c.foreign(path, attr)
 		}
 	}
 	if st.IsDir() && name != "." {
@@ -136,13 +136,9 @@ func (c *checker) object(d *at.Dir, path, name string) (isDir bool) {
 	return st.IsDir() && name != "."
 }
 
-// foreign reports a mark of the other namespace on the root, where overlays set
-// theirs first. Deeper down it may be a client's, or of an overlay nested in the
-// tree.
-func (c *checker) foreign(path, name, attr string) {
-	if name != "." {
-		return
-	}
+// foreign reports a mark of the other namespace. The names alone do not tell
+// it from what an overlay nested in the tree wrote.
+func (c *checker) foreign(path, attr string) {
 	other := newMarks(userPrefix)
 	if c.fsys.marks.prefix == userPrefix {
 		other = newMarks(trustedPrefix)
