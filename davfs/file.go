@@ -123,7 +123,7 @@ func (f *File) Readdir(count int) ([]fs.FileInfo, error) {
 
 // followed is the info of what an entry of dir leads to.
 func followed(tree *overlay.FS, dir string, entry *overlay.Info) *overlay.Info {
-	if entry.Mode()&fs.ModeSymlink == 0 {
+	if !isSymlink(entry) {
 		return entry
 	}
 	target, err := tree.Stat(join(dir, entry.Name()))

@@ -49,3 +49,5 @@ func entityTag(info *overlay.Info) string {
 	}
 	return info.ETag()
 }
+
+func isSymlink(info *overlay.Info) bool { return info.Mode()&fs.ModeSymlink != 0 }

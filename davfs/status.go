@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 	"strings"
 	"syscall"
@@ -49,14 +50,14 @@ var statuses = []struct {
 	err     error
 	status  int
 }{
-	{makers, syscall.ENOENT, http.StatusConflict},                   // RFC 4918, sections 9.7.1, 9.3.1, 9.8.5, 9.9.4, 9.10.4
+	{makers, fs.ErrNotExist, http.StatusConflict},                   // RFC 4918, sections 9.7.1, 9.3.1, 9.8.5, 9.9.4, 9.10.4
 	{makers, syscall.ENOTDIR, http.StatusConflict},                  // the same: the parent is no collection
 	{makers, syscall.ENAMETOOLONG, http.StatusForbidden},            // RFC 9110, section 15.5.4: no retry helps
 	{"COPY MOVE", syscall.EEXIST, http.StatusPreconditionFailed},    // RFC 4918, section 10.6
 	{"COPY MOVE", syscall.ENOTEMPTY, http.StatusPreconditionFailed}, // the same
 	{"COPY MOVE", syscall.EINVAL, http.StatusForbidden},             // RFC 4918, sections 9.8.5, 9.9.4: source and destination
 	{"PUT PATCH", syscall.EEXIST, http.StatusPreconditionFailed},    // RFC 9110, section 13.1.2
-	{"", syscall.ENOENT, http.StatusNotFound},                       // RFC 9110, section 15.5.5
+	{"", fs.ErrNotExist, http.StatusNotFound},                       // RFC 9110, section 15.5.5
 	{"", syscall.ENOTDIR, http.StatusNotFound},
 	{"", syscall.ENAMETOOLONG, http.StatusNotFound},
 	{"", syscall.EEXIST, http.StatusMethodNotAllowed}, // RFC 4918, section 9.3.1
@@ -85,9 +86,15 @@ var statuses = []struct {
 	{"", syscall.ENOMEM, http.StatusServiceUnavailable},
 	{"", syscall.EAGAIN, http.StatusServiceUnavailable},
 	{"", context.DeadlineExceeded, http.StatusServiceUnavailable},
-	{"", io.ErrUnexpectedEOF, http.StatusBadRequest}, // RFC 9112, section 8: an incomplete message
-	{"", errNotCanonical, http.StatusBadRequest},     // RFC 9110, section 15.5.1
-	{"", errOutsidePrefix, http.StatusNotFound},
+	{"", io.ErrUnexpectedEOF, http.StatusBadRequest},   // RFC 9112, section 8: an incomplete message
+	{"", errBadPath, http.StatusBadRequest},            // RFC 9110, section 15.5.1
+	{"", errPathTooLong, http.StatusRequestURITooLong}, // RFC 9110, section 15.5.15
+	{"", errBadHeader, http.StatusBadRequest},
+	{"", errHeaderTooLarge, http.StatusRequestHeaderFieldsTooLarge},       // RFC 6585, section 5
+	{"", errRangeNotSatisfiable, http.StatusRequestedRangeNotSatisfiable}, // RFC 9110, section 15.5.17
+	{"COPY MOVE", errOtherServer, http.StatusBadGateway},                  // RFC 4918, sections 9.8.5, 9.9.4
+	{"COPY MOVE", errOutsideShare, http.StatusBadGateway},
+	{"", errOutsideShare, http.StatusNotFound},
 }
 
 // Status is the HTTP status that answers err in a request of a method: 500 for

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net/http"
 	"sync"
 	"syscall"
 
@@ -23,9 +24,11 @@ type upload struct {
 	name   string
 	staged *overlay.Staged
 
-	failed    error              // the first error of a write or of the source
-	patches   []webdav.Proppatch // dead properties to set at commit
-	committed *overlay.Info      // nil until commit
+	sums      *summer                      // of what is written; nil when nobody asks
+	replaces  func(now *overlay.Info) bool // asked before commit by who cares what is replaced
+	failed    error                        // the first error of a write or of the source
+	patches   []webdav.Proppatch           // dead properties to set at commit
+	committed *overlay.Info                // nil until commit
 	done      bool
 }
 
@@ -55,7 +58,11 @@ func (u *upload) Write(p []byte) (int, error) {
 // ReadFrom appends all of r. An error of r, a body that was cut short for
 // instance, is an error of the upload.
 func (u *upload) ReadFrom(r io.Reader) (int64, error) {
-	n, err := copyBuffered(u.staged, r)
+	var w io.Writer = u.staged
+	if u.sums != nil {
+		w = io.MultiWriter(u.staged, u.sums)
+	}
+	n, err := copyBuffered(w, r)
 	if err != nil && u.failed == nil {
 		u.failed = err
 	}
@@ -70,6 +77,34 @@ func copyBuffered(w io.Writer, r io.Reader) (int64, error) {
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
 	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, *buf)
+}
+
+// copyFrom begins the upload with the first keep bytes of a file, which must
+// still be the one that was looked at: ESTALE otherwise.
+func (u *upload) copyFrom(name string, seen *overlay.Info, keep int64) error {
+	f, err := u.fs.tree.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // it was only read
+	now, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info, ok := now.(*overlay.Info); !ok || entityTag(info) != entityTag(seen) {
+		return syscall.ESTALE
+	}
+	_, err = copyBuffered(u.staged, io.LimitReader(f, keep))
+	return err
+}
+
+// writeRange writes r, which must have length bytes, at offset.
+func (u *upload) writeRange(r io.Reader, offset, length int64) error {
+	n, err := copyBuffered(io.NewOffsetWriter(u.staged, offset), io.LimitReader(r, length+1))
+	if err == nil && n != length {
+		return refuse(http.StatusBadRequest, "the body is not as long as its range")
+	}
+	return err
 }
 
 // Stat tells of the upload under its final name. The entity tag is that of the
