@@ -129,7 +129,7 @@ func (h *Handler) transfer(w http.ResponseWriter, rq *request, do func(dst strin
 		// RFC 4918, sections 9.8.5 and 9.9.4
 		return refuse(http.StatusForbidden, "source and destination are one, or one holds the other")
 	}
-	if rq.dstSlash && !rq.info.IsDir() {
+	if rq.dstSlash && !rq.info.IsDir() && (rq.dstInfo == nil || !rq.dstInfo.IsDir()) {
 		return refuse(http.StatusConflict, "the destination names a collection, the source is none")
 	}
 	release, err := h.hold(rq, rq.path, dst)
