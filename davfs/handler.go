@@ -35,6 +35,10 @@ type Options struct {
 	// Listing answers GET and HEAD of collections; dir is a name of the tree.
 	// Nil means an empty page.
 	Listing func(w http.ResponseWriter, r *http.Request, dir string)
+	// State says how a name in the upper layer differs from the lower ones:
+	// "added", "modified", "attributes" or "renamed". Nil means that nobody
+	// knows.
+	State func(name string) string
 	// Log is told of each request that failed, with the cause that the client
 	// is not told. Nil means that nobody is.
 	Log func(r *http.Request, status int, err error)

@@ -15,8 +15,9 @@ import (
 // (section 16).
 type protocolError struct {
 	status    int
-	condition string // XML to stand in DAV:error; prefix D is bound to DAV:
-	err       error  // for the log
+	condition string   // the local name of an element in DAV:, "" for none
+	hrefs     []string // the resources that the condition is about
+	err       error    // for the log
 }
 
 func (e *protocolError) Error() string {
@@ -89,6 +90,8 @@ var statuses = []struct {
 	{"", io.ErrUnexpectedEOF, http.StatusBadRequest},   // RFC 9112, section 8: an incomplete message
 	{"", errBadPath, http.StatusBadRequest},            // RFC 9110, section 15.5.1
 	{"", errPathTooLong, http.StatusRequestURITooLong}, // RFC 9110, section 15.5.15
+	{"", errBadXML, http.StatusBadRequest},             // RFC 4918, section 8.2
+	{"", errXMLTooLarge, http.StatusRequestEntityTooLarge},
 	{"", errBadHeader, http.StatusBadRequest},
 	{"", errHeaderTooLarge, http.StatusRequestHeaderFieldsTooLarge},       // RFC 6585, section 5
 	{"", errRangeNotSatisfiable, http.StatusRequestedRangeNotSatisfiable}, // RFC 9110, section 15.5.17
@@ -152,11 +155,11 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 		w.WriteHeader(status)
 		return
 	}
-	body, kind := statusText(status)+"\n", "text/plain; charset=utf-8"
+	body, kind := []byte(statusText(status)+"\n"), "text/plain; charset=utf-8"
 	var decided *protocolError
 	if errors.As(err, &decided) && decided.condition != "" {
 		kind = xmlContentType
-		body = xmlHeader + `<D:error xmlns:D="DAV:">` + decided.condition + `</D:error>`
+		body = appendError(nil, decided.condition, decided.hrefs...)
 	}
 	h := w.Header()
 	h.Set("Content-Type", kind)
@@ -164,11 +167,8 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
 		// The client may be gone; there is nobody else to tell.
-		_, _ = io.WriteString(w, body)
+		_, _ = w.Write(body)
 	}
 }
 
-const (
-	xmlContentType = "application/xml; charset=utf-8"
-	xmlHeader      = `<?xml version="1.0" encoding="utf-8"?>` + "\n"
-)
+const xmlContentType = "application/xml; charset=utf-8"
