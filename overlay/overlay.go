@@ -1,95 +1,108 @@
 package overlay
 
 import (
+	"errors"
+	"fmt"
 	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"overdav/overlay/internal/at"
 )
 
-// FS is a merged view of one upper layer and the lower layers beneath it.
-type FS struct{}
+// FS is a merged view of one upper layer and the lower layers beneath it. A
+// method here does to the merged tree what the os.Root method of the same name
+// does to a directory; names are slash-separated as in io/fs, "." is the root,
+// and may be any bytes.
+//
+// Symlinks are resolved inside the merged tree, whatever a layer holds; an
+// absolute target counts from the tree's root. Submounts of a layer are not
+// entered. Changes made to a layer underneath show at the next look; a change
+// to the upper directory of a served FS by anybody else may get lost, but
+// breaks nothing.
+//
+// It is safe for use by many goroutines. Close it when done.
+type FS struct {
+	root            *dir // never closed before FS
+	layers          []Layer
+	marks           marks
+	staging         *staging // nil: read-only
+	lockFile        *at.File // held while upper is ours
+	work            *at.RWDir
+	followRedirects bool
+	writeRedirects  bool
+	durability      Durability
+	privileged      bool      // may give files away and set any attribute
+	traps           []at.Stat // layer roots, where one lies inside another
+	events          Events
+	flattened       sync.Once // the warning about it
+
+	rootImpure atomic.Bool // the root of upper is marked impure
+
+	// treeMu is shared by whoever walks the tree, and held alone by whoever
+	// moves or removes a directory, or closes FS.
+	treeMu sync.RWMutex
+	// +checklocks:treeMu
+	closed bool
+
+	names   nameLocks // the names in a directory, by its merged path
+	copying nameLocks // copy-ups under way, by the name asked for
+}
 
 // A Namespace is the class of extended attributes that holds the marks.
 type Namespace int
 
 // The namespaces.
 const (
-	XattrAuto    Namespace = iota // trusted where we may, else user
-	XattrTrusted                  // trusted.overlay.*
-	XattrUser                     // user.overlay.*, the kernel's "userxattr"
+	XattrAuto    Namespace = iota // trusted as root, else user
+	XattrTrusted                  // trusted.overlay.*, which takes CAP_SYS_ADMIN
+	XattrUser                     // user.overlay.*, the kernel's mount option "userxattr"
 )
+
+// String is the namespace as the command line calls it.
+func (n Namespace) String() string {
+	switch n {
+	case XattrTrusted:
+		return "trusted"
+	case XattrUser:
+		return "user"
+	}
+	return "auto"
+}
 
 // Durability says what has reached the disk when a change returns.
 type Durability int
 
 // The durabilities.
 const (
-	DurabilityFull    Durability = iota // the change: content, then names
-	DurabilityOrdered                   // content before the name that shows it
+	DurabilityFull    Durability = iota // all of it: content, then names
+	DurabilityOrdered                   // content before the name that shows it: never torn, the last seconds may be lost
 	DurabilityNone                      // nothing
 )
 
-// Options say what FS is made of.
+// Options say what an FS is made of.
 type Options struct {
 	Lowers      []string // topmost first
-	Upper, Work string   // both or neither; neither is a read-only view
+	Upper, Work string   // both or neither; without, the view is read-only
 	Xattr       Namespace
-	NoRedirect  bool // do not write redirects: renaming a directory of a lower copies it
-	ReadOnly    bool // serve Upper too, but change nothing
+	NoRedirect  bool // never write a redirect: renaming a directory of a lower copies it
+	ReadOnly    bool // show Upper too, but change nothing, not even in Work
 	Durability  Durability
-	NoGuard     bool // leave a kernel mount of an upper that is being served possible
+	NoGuard     bool // do not keep the kernel from mounting an upper that is being served
 	Events      Events
 	Hook        at.Hook // for tests: asked before each change to the disk
 }
 
-// Events are told what the engine did that its caller did not ask for by name.
-// Each may be nil; none may call back into the FS.
+// Events are told what the engine did that nobody asked for by name. Each may
+// be nil; none may call back into the FS.
 type Events struct {
+	// CopiedUp: content of that many bytes was copied from a lower to upper.
 	CopiedUp func(name string, bytes int64, took time.Duration)
-	Warning  func(message string)
-}
-
-func Open(o Options) (*FS, error) { panic("todo") }
-
-func (fsys *FS) Close() error                                                    { panic("todo") }
-func (fsys *FS) Open(name string) (*File, error)                                 { panic("todo") }
-func (fsys *FS) OpenFile(name string, flag int, perm fs.FileMode) (*File, error) { panic("todo") }
-func (fsys *FS) Stat(name string) (*Info, error)                                 { panic("todo") }
-func (fsys *FS) Lstat(name string) (*Info, error)                                { panic("todo") }
-func (fsys *FS) ReadDir(name string) ([]*Info, error)                            { panic("todo") }
-func (fsys *FS) Readlink(name string) (string, error)                            { panic("todo") }
-func (fsys *FS) Mkdir(name string, perm fs.FileMode) error                       { panic("todo") }
-func (fsys *FS) MkdirAll(name string, perm fs.FileMode) error                    { panic("todo") }
-func (fsys *FS) Symlink(target, name string) error                               { panic("todo") }
-func (fsys *FS) Link(oldname, newname string) error                              { panic("todo") }
-func (fsys *FS) Remove(name string) error                                        { panic("todo") }
-func (fsys *FS) RemoveAll(name string) error                                     { panic("todo") }
-func (fsys *FS) Rename(oldname, newname string) error                            { panic("todo") }
-func (fsys *FS) Move(src, dst string, overwrite bool) error                      { panic("todo") }
-func (fsys *FS) Copy(src, dst string, o CopyOptions) error                       { panic("todo") }
-func (fsys *FS) Stage(name string, perm fs.FileMode) (*Staged, error)            { panic("todo") }
-func (fsys *FS) Chmod(name string, mode fs.FileMode) error                       { panic("todo") }
-func (fsys *FS) Chown(name string, uid, gid int) error                           { panic("todo") }
-func (fsys *FS) Chtimes(name string, atime, mtime time.Time) error               { panic("todo") }
-func (fsys *FS) Getxattr(name, attr string) ([]byte, error)                      { panic("todo") }
-func (fsys *FS) Setxattr(name, attr string, value []byte) error                  { panic("todo") }
-func (fsys *FS) Removexattr(name, attr string) error                             { panic("todo") }
-func (fsys *FS) Listxattr(name string) ([]string, error)                         { panic("todo") }
-func (fsys *FS) CopyUp(name string) error                                        { panic("todo") }
-func (fsys *FS) Check(report func(Problem)) error                                { panic("todo") }
-func (fsys *FS) Layers() []Layer                                                 { panic("todo") }
-func (fsys *FS) Space() (at.Space, error)                                        { panic("todo") }
-func (fsys *FS) FS() fs.FS                                                       { panic("todo") }
-
-// Unlock removes what a crashed server left that makes the kernel refuse an
-// upper: the guard, and staging.
-func Unlock(upper, work string) error { panic("todo") }
-
-// CopyOptions say how Copy copies.
-type CopyOptions struct {
-	Overwrite bool // replace what stands at the destination, a full directory included
-	Shallow   bool // a directory without its members (RFC 4918, section 9.8.3, Depth 0)
+	// Warning: somebody should look. The text names host paths.
+	Warning func(message string)
 }
 
 // A Layer is one of the trees an FS is made of.
@@ -99,50 +112,165 @@ type Layer struct {
 	Writable bool
 }
 
-// A Problem is something Check found in a layer.
-type Problem struct {
-	Layer int
-	Path  string
-	What  string
+// Layers are the trees, topmost first.
+func (fsys *FS) Layers() []Layer { return fsys.layers }
+
+// Namespace is where the marks are.
+func (fsys *FS) Namespace() Namespace {
+	if fsys.marks.prefix == userPrefix {
+		return XattrUser
+	}
+	return XattrTrusted
 }
 
-// File is an open file or directory of the merged tree.
-type File struct{}
+// Redirects says whether renaming a directory of a lower writes a redirect.
+func (fsys *FS) Redirects() bool { return fsys.writeRedirects }
 
-func (f *File) Name() string                                 { panic("todo") }
-func (f *File) Stat() (fs.FileInfo, error)                   { panic("todo") }
-func (f *File) Read(p []byte) (int, error)                   { panic("todo") }
-func (f *File) ReadAt(p []byte, off int64) (int, error)      { panic("todo") }
-func (f *File) Write(p []byte) (int, error)                  { panic("todo") }
-func (f *File) WriteAt(p []byte, off int64) (int, error)     { panic("todo") }
-func (f *File) Seek(offset int64, whence int) (int64, error) { panic("todo") }
-func (f *File) Truncate(size int64) error                    { panic("todo") }
-func (f *File) Sync() error                                  { panic("todo") }
-func (f *File) Close() error                                 { panic("todo") }
-func (f *File) ReadDir(n int) ([]fs.DirEntry, error)         { panic("todo") }
+func (fsys *FS) readOnly() bool { return fsys.staging == nil }
 
-// Staged is a file that nobody sees yet.
-type Staged struct{}
+// ReadOnly says whether every change is refused (EROFS).
+func (fsys *FS) ReadOnly() bool { return fsys.readOnly() }
 
-func (s *Staged) Write(p []byte) (int, error)                  { panic("todo") }
-func (s *Staged) WriteAt(p []byte, off int64) (int, error)     { panic("todo") }
-func (s *Staged) Stat() (*Info, error)                         { panic("todo") }
-func (s *Staged) Commit() error                                { panic("todo") }
-func (s *Staged) Abort()                                       { panic("todo") }
-func (s *Staged) SetModTime(t time.Time)                       { panic("todo") }
+// Stat tells of what name shows, following symlinks.
+func (fsys *FS) Stat(name string) (*Info, error) { return fsys.stat("stat", name, true) }
 
-// Info tells of one object of the merged tree; it is an fs.FileInfo and an
-// fs.DirEntry.
-type Info struct{}
+// Lstat is Stat for a symlink itself.
+func (fsys *FS) Lstat(name string) (*Info, error) { return fsys.stat("lstat", name, false) }
 
-func (i *Info) Name() string               { panic("todo") }
-func (i *Info) Size() int64                { panic("todo") }
-func (i *Info) Mode() fs.FileMode          { panic("todo") }
-func (i *Info) Type() fs.FileMode          { panic("todo") }
-func (i *Info) ModTime() time.Time         { panic("todo") }
-func (i *Info) IsDir() bool                { panic("todo") }
-func (i *Info) Sys() any                   { panic("todo") }
-func (i *Info) Info() (fs.FileInfo, error) { return i, nil }
-func (i *Info) Layer() int                 { panic("todo") }
-func (i *Info) ETag() string               { panic("todo") }
-func (i *Info) Birth() time.Time           { panic("todo") }
+func (fsys *FS) stat(op, name string, follow bool) (info *Info, err error) {
+	err = fsys.see(name, follow, func(p place, f found) error {
+		info = fsys.newInfo(baseName(name), p.name, f)
+		return nil
+	})
+	if err != nil {
+		return nil, pathError(op, name, err)
+	}
+	return info, nil
+}
+
+// Readlink returns the target of a symlink, as it is written.
+func (fsys *FS) Readlink(name string) (target string, err error) {
+	err = fsys.see(name, false, func(p place, f found) error {
+		if !f.st.IsSymlink() {
+			return syscall.EINVAL
+		}
+		target, err = f.at.Readlink(p.name)
+		return err
+	})
+	return target, pathError("readlink", name, err)
+}
+
+// Space tells of the room for changes; of the topmost lower's file system when
+// there can be none.
+func (fsys *FS) Space() (s at.Space, err error) {
+	t, err := fsys.look()
+	if err != nil {
+		return s, err
+	}
+	s, err = fsys.root.top().Space()
+	return s, t.end(err)
+}
+
+// FS is the tree as an fs.FS, whose names must be valid UTF-8.
+func (fsys *FS) FS() fs.FS { return ioFS{fsys} }
+
+type ioFS struct{ fsys *FS }
+
+func (i ioFS) Open(name string) (fs.File, error) {
+	if !fs.ValidPath(name) {
+		return nil, pathError("open", name, fs.ErrInvalid)
+	}
+	f, err := i.fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (i ioFS) Stat(name string) (fs.FileInfo, error) {
+	if !fs.ValidPath(name) {
+		return nil, pathError("stat", name, fs.ErrInvalid)
+	}
+	return noNil(i.fsys.Stat(name))
+}
+
+func (i ioFS) Lstat(name string) (fs.FileInfo, error) {
+	if !fs.ValidPath(name) {
+		return nil, pathError("lstat", name, fs.ErrInvalid)
+	}
+	return noNil(i.fsys.Lstat(name))
+}
+
+func (i ioFS) ReadLink(name string) (string, error) {
+	if !fs.ValidPath(name) {
+		return "", pathError("readlink", name, fs.ErrInvalid)
+	}
+	return i.fsys.Readlink(name)
+}
+
+// noNil keeps a nil *Info from becoming an interface that is not nil.
+func noNil(info *Info, err error) (fs.FileInfo, error) {
+	if err != nil {
+		return nil, err
+	}
+	return info, nil
+}
+
+// Close waits for what is running, deletes what waits in the trash, removes
+// the guard and lets upper go: the kernel can mount it now. Files that are open
+// stay readable.
+func (fsys *FS) Close() error {
+	fsys.treeMu.Lock()
+	defer fsys.treeMu.Unlock()
+	if fsys.closed {
+		return nil
+	}
+	fsys.closed = true
+	var err error
+	if fsys.staging != nil {
+		err = fsys.releaseUpper()
+	}
+	fsys.root.shared = false
+	fsys.root.close()
+	return err
+}
+
+// releaseUpper ends the writing:
+//
+//  1. The trash is emptied, then staging.
+//  2. What was written reaches the disk, if durability says so.
+//  3. The guard is removed, then the lock. A crash before leaves the guard for
+//     the next start or for Unlock.
+func (fsys *FS) releaseUpper() error {
+	s := fsys.staging
+	s.purges.Wait()
+	close(s.purge)
+	err := sweep(s)
+	if fsys.durability != DurabilityNone {
+		err = errors.Join(err, fsys.work.SyncAll())
+	}
+	if err == nil {
+		err = removeGuard(fsys.work)
+	}
+	s.close()
+	fsys.work.Close()
+	return errors.Join(err, fsys.lockFile.Close())
+}
+
+func layersError(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrLayers, fmt.Errorf(format, args...))
+}
+
+// hostError is err about a host path without the path, which the text around
+// it names.
+func hostError(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	var le *os.LinkError
+	if errors.As(err, &le) {
+		return le.Err
+	}
+	return err
+}

@@ -139,6 +139,12 @@ func (d *Dir) Readlink(name string) (string, error) {
 
 // Getxattr returns the attribute attr of name; ENODATA when there is none.
 func (d *Dir) Getxattr(name, attr string) ([]byte, error) {
+	if name == "." && !d.pathfd {
+		return sysFgetxattr(d.fd, attr)
+	}
+	if value, err := sysGetxattr(d.fd, name, attr); err != syscall.ENOSYS {
+		return value, err
+	}
 	value, err := xattr.LGet(d.procPath(name), attr)
 	runtime.KeepAlive(d)
 	return value, xattrErrno(err)
@@ -173,6 +179,7 @@ func (d *Dir) Space() (Space, error) { return sysSpace(d.fd) }
 type Space struct {
 	Total, Free, Available uint64
 	ReadOnly               bool
+	NoSUID                 bool // setuid means nothing there
 	Overlay                bool // the file system is overlayfs
 	Temporary              bool // tmpfs: gone with the power
 }

@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"runtime"
 	"strconv"
-	"syscall"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -171,6 +172,52 @@ func sysFgetxattr(fd int, attr string) ([]byte, error) {
 	}
 }
 
+// getxattrat(2) has this number on every architecture; Linux 6.13 brought it.
+const sysGetxattrat = 464
+
+// noGetxattrat is set when the kernel turned out to have none.
+var noGetxattrat atomic.Bool
+
+// sysGetxattr reads an attribute of a name without opening it; ENOSYS where
+// the kernel cannot.
+func sysGetxattr(dirfd int, name, attr string) ([]byte, error) {
+	if noGetxattrat.Load() {
+		return nil, unix.ENOSYS
+	}
+	path, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return nil, err
+	}
+	attrName, err := unix.BytePtrFromString(attr)
+	if err != nil {
+		return nil, err
+	}
+	buf := make([]byte, 256)
+	for {
+		args := struct { // struct xattr_args
+			value       uint64
+			size, flags uint32
+		}{uint64(uintptr(unsafe.Pointer(&buf[0]))), uint32(len(buf)), 0}
+		n, _, errno := unix.Syscall6(sysGetxattrat, uintptr(dirfd), uintptr(unsafe.Pointer(path)),
+			unix.AT_SYMLINK_NOFOLLOW, uintptr(unsafe.Pointer(attrName)), uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args))
+		runtime.KeepAlive(buf)
+		switch errno {
+		case 0:
+			return buf[:n], nil
+		case unix.ERANGE:
+			buf = make([]byte, 64<<10) // the longest there can be (xattr(7))
+			if len(buf) == int(args.size) {
+				return nil, errno
+			}
+		case unix.ENOSYS:
+			noGetxattrat.Store(true)
+			return nil, errno
+		default:
+			return nil, errno
+		}
+	}
+}
+
 func sysHandle(dirfd int, name string) (int32, []byte, error) {
 	handle, _, err := unix.NameToHandleAt(dirfd, name, 0)
 	if err != nil {
@@ -225,6 +272,7 @@ func sysSpace(fd int) (Space, error) {
 	return Space{
 		Total: sfs.Blocks * unit, Free: sfs.Bfree * unit, Available: sfs.Bavail * unit,
 		ReadOnly:  sfs.Flags&unix.ST_RDONLY != 0,
+		NoSUID:    sfs.Flags&unix.ST_NOSUID != 0,
 		Overlay:   int64(sfs.Type) == unix.OVERLAYFS_SUPER_MAGIC,
 		Temporary: int64(sfs.Type) == unix.TMPFS_MAGIC,
 	}, nil
@@ -397,27 +445,4 @@ func sysOpenLock(dirfd int, name string) (int, error) {
 
 func sysFlock(fd int) error {
 	return retry(func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
-}
-
-// ProbeOverlay asks the kernel for an overlay whose upper and work are one
-// directory, which it refuses; what it answers tells whether that directory is
-// in use. Nothing on disk changes (overlay.md section 1.4).
-// Errors: EBUSY, the directory is upper or work of a live overlay, in whatever
-// mount namespace; EINVAL, it is free; EPERM, we may not ask.
-func ProbeOverlay(lower, upper string) error {
-	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	for _, option := range [][2]string{{"lowerdir+", lower}, {"upperdir", upper}, {"workdir", upper}, {"index", "on"}} {
-		if err := unix.FsconfigSetString(fd, option[0], option[1]); err != nil {
-			return err
-		}
-	}
-	err = unix.FsconfigCreate(fd)
-	if err == nil {
-		return syscall.EINVAL // not mounted anywhere: it goes with the descriptor
-	}
-	return err
 }

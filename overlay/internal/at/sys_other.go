@@ -25,6 +25,7 @@ func sysStat(int, string, *Stat) error                    { return syscall.ENOSY
 func sysReadlink(int, string) (string, error)             { return "", syscall.ENOSYS }
 func sysFlistxattr(int) ([]string, error)                 { return nil, syscall.ENOSYS }
 func sysFgetxattr(int, string) ([]byte, error)            { return nil, syscall.ENOSYS }
+func sysGetxattr(int, string, string) ([]byte, error)     { return nil, syscall.ENOSYS }
 func sysHandle(int, string) (int32, []byte, error)        { return 0, nil, syscall.ENOSYS }
 func sysUUID(int) (uuid [16]byte, ok bool)                { return uuid, false }
 func sysSpace(int) (Space, error)                         { return Space{}, syscall.ENOSYS }
@@ -64,3 +65,6 @@ func sysFlock(int) error                                  { return syscall.ENOSY
 
 // ProbeOverlay answers ENOSYS: only Linux has overlayfs.
 func ProbeOverlay(lower, upper string) error { return syscall.ENOSYS }
+
+// ProbeOverlayUnprivileged answers ENOSYS: only Linux has overlayfs.
+func ProbeOverlayUnprivileged(upper string) error { return syscall.ENOSYS }

@@ -1,0 +1,368 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"overdav/overlay/internal/at"
+)
+
+// CopyUp copies what name shows to upper, its ancestors first, unless it is
+// there: what a change would do first. Nobody sees a difference; a file of a
+// lower that has several hard links becomes one of its own, as in the kernel
+// without "index" (overlayfs.rst, "Non-standard behavior").
+//
+// Errors: those of reading the lower and of writing upper; EPERM for what
+// chattr(1) protects.
+func (fsys *FS) CopyUp(name string) error {
+	return pathError("copy up", name, fsys.copyUp(name, true, wholeContent))
+}
+
+// wholeContent is copied by a copy-up, unless what follows cuts the file off.
+const (
+	wholeContent = false
+	noContent    = true
+)
+
+// copyUp sees to it that name is in upper. One goroutine copies a name at a
+// time; the others wait and find it done. No other lock is held while content
+// is copied.
+func (fsys *FS) copyUp(name string, follow, truncate bool) error {
+	if up, err := fsys.isUp(name, follow); err != nil || up {
+		return err
+	}
+	defer fsys.copying.lock(name)()
+	for range maxRaces {
+		done, err := fsys.tryCopyUp(name, follow, truncate)
+		if done || err != nil {
+			return err
+		}
+	}
+	return errRaced
+}
+
+// isUp says whether name is in upper: the common case, before any lock.
+func (fsys *FS) isUp(name string, follow bool) (bool, error) {
+	t, err := fsys.change()
+	if err != nil {
+		return false, err
+	}
+	p, err := t.walk(name, follow)
+	if err != nil {
+		return false, t.end(err)
+	}
+	f, err := fsys.find(p.dir, p.name)
+	return f.layer == 0, t.end(err)
+}
+
+// maxRaces bounds how often an operation begins again because the tree changed
+// under it, by other clients or underneath.
+const maxRaces = 16
+
+// errRaced is what remains when it changed every time.
+var errRaced = fmt.Errorf("changed again and again meanwhile: %w", syscall.EAGAIN)
+
+// tryCopyUp copies name up once; done is false when somebody changed it
+// meanwhile.
+func (fsys *FS) tryCopyUp(name string, follow, truncate bool) (done bool, err error) {
+	src, err := fsys.openLower(name, follow)
+	if err != nil || src == nil {
+		return src == nil && err == nil, err
+	}
+	defer src.close()
+	if src.isDir {
+		return fsys.raiseDir(src.path)
+	}
+	began := time.Now()
+	temp, err := fsys.stageCopy(src, truncate)
+	if err != nil {
+		return false, err
+	}
+	defer temp.close()
+	done, err = fsys.installCopy(src, temp)
+	if done && err == nil && fsys.events.CopiedUp != nil {
+		fsys.events.CopiedUp(src.path, src.st.Size, time.Since(began))
+	}
+	return done, err
+}
+
+// A lowerObject is what a copy-up copies: an object of a lower layer, held
+// open so that it stays the same.
+type lowerObject struct {
+	path  string // merged
+	isDir bool
+	layer *lowerLayer
+	dir   *dir    // the merged directory it is in
+	at    *at.Dir // that directory in its layer
+	name  string
+	st    at.Stat
+	file  *at.File // open, when it is a regular file
+
+	truncated bool // its content is not wanted
+}
+
+func (o *lowerObject) close() {
+	if o.file != nil {
+		_ = o.file.Close() // only read
+	}
+	o.dir.close()
+}
+
+// openLower opens the object of a lower that name shows; nil when upper shows it.
+func (fsys *FS) openLower(name string, follow bool) (*lowerObject, error) {
+	t, err := fsys.change()
+	if err != nil {
+		return nil, err
+	}
+	p, err := t.walk(name, follow)
+	if err != nil {
+		return nil, t.end(err)
+	}
+	e, here, err := t.lookup(p)
+	if err != nil {
+		return nil, t.end(err)
+	}
+	switch here {
+	case absent, whitedOut:
+		return nil, t.end(syscall.ENOENT)
+	case pureUpper, covering, merged:
+		return nil, t.end(nil)
+	case lowerOnly:
+	}
+	if err := fsys.refuseProtected(e); err != nil {
+		return nil, t.end(err)
+	}
+	if e.isDir() {
+		return &lowerObject{path: p.path(), isDir: true}, t.end(nil)
+	}
+	src := &lowerObject{path: p.path(), layer: e.from.layer, dir: p.dir, at: e.from.Dir, name: e.name, st: e.lower}
+	if e.lower.IsRegular() {
+		if src.file, err = e.from.OpenFile(e.name); err != nil {
+			return nil, t.end(&layerError{src.layer, err})
+		}
+	}
+	t.release(p.dir)
+	return src, t.end(nil)
+}
+
+// refuseProtected refuses to change what chattr(1) protects. Upper objects
+// that carry the flags themselves are protected by their own file system.
+func (fsys *FS) refuseProtected(e *entry) error {
+	var p protection
+	switch {
+	case !e.inUpper:
+		p = protection{e.lower.Immutable, e.lower.Append}
+	case e.isDir():
+		p = e.dir.marks.protected
+	default:
+		return nil
+	}
+	if p.any() {
+		return errProtected
+	}
+	return nil
+}
+
+var errProtected = fmt.Errorf("protected by chattr +i or +a: %w", syscall.EPERM)
+
+// raiseDir copies the directory at path up.
+func (fsys *FS) raiseDir(path string) (bool, error) {
+	t, err := fsys.change()
+	if err != nil {
+		return false, err
+	}
+	_, err = t.copyUpDirs(path)
+	return true, t.end(err)
+}
+
+// copyUpDirs copies every directory on the way to path up, the topmost first,
+// and path itself (overlay.md section 5.1). Nobody sees a difference at any
+// step. path has no symlinks.
+func (t *txn) copyUpDirs(path string) (*dir, error) {
+	components, err := splitName(path)
+	if err != nil {
+		return nil, err
+	}
+	d := t.fsys.root
+	for _, name := range components {
+		e, err := t.fsys.lookup(d, name, true)
+		if err != nil {
+			return nil, err
+		}
+		if e.isDir() && !e.inUpper {
+			e, err = t.copyUpDir(d, e)
+			if err != nil {
+				return nil, fmt.Errorf("copy up %s: %w", d.join(name), err)
+			}
+		}
+		t.keep(e.dir)
+		if !e.isDir() {
+			return nil, syscall.ENOENT // replaced since the walk
+		}
+		d = e.dir
+	}
+	return d, nil
+}
+
+// copyUpDir copies the directory e in parent, which is in upper, and returns it
+// as it is then. What is in it stays below.
+//
+//  1. parent is marked impure. Before and after: nobody sees it.
+//  2. A copy is made in staging. A crash leaves it there, for the sweep.
+//  3. It is renamed into place. Before: only below; after: merged with what is below.
+//  4. parent's times are put back: copying up is no change of its content.
+func (t *txn) copyUpDir(parent *dir, e *entry) (*entry, error) {
+	fsys := t.fsys
+	l := e.dir.lowers[0]
+	defer e.dir.close()
+	temp := fsys.staging.reserve()
+	defer temp.close()
+	if err := temp.dir.Mkdir(temp.name, 0o700); err != nil {
+		return nil, err
+	}
+	src := &lowerObject{layer: l.layer, at: l.Dir, name: ".", st: e.lower}
+	if err := fsys.copyAttributes(src, temp); err != nil {
+		return nil, err
+	}
+	if !t.exclusive {
+		defer fsys.names.lock(parent.path)()
+	}
+	if err := fsys.install(parent, temp, e.name); err != nil && !errors.Is(err, syscall.EEXIST) {
+		return nil, err // EEXIST: somebody else was first
+	}
+	t.changed(parent.upper)
+	return fsys.lookup(parent, e.name, true)
+}
+
+// install puts a copy of a lower object into parent, whose times do not show
+// it, and marks parent as holding something with an origin.
+func (fsys *FS) install(parent *dir, temp *temp, name string) error {
+	if err := fsys.markImpure(parent); err != nil {
+		return err
+	}
+	var before at.Stat
+	if err := parent.upper.Stat(".", &before); err != nil {
+		return err
+	}
+	if err := temp.place(parent.upper, name); err != nil {
+		return err
+	}
+	_ = parent.upper.SetTimes(".", before.Atime, before.Mtime) // as in the kernel, best effort
+	return nil
+}
+
+// markImpure marks a directory of upper as holding something with an origin.
+// It comes before that something (overlay.md section 5.2).
+func (fsys *FS) markImpure(d *dir) error {
+	if d.marks.impure || d.shared && fsys.rootImpure.Load() {
+		return nil
+	}
+	if err := fsys.setOwnXattr(d.upper, ".", fsys.marks.impure, opaqueYes); err != nil {
+		return err
+	}
+	if d.shared {
+		fsys.rootImpure.Store(true)
+	} else {
+		d.marks.impure = true
+	}
+	return nil
+}
+
+// setOwnXattr sets a mark on an object of upper, also on one that its mode
+// does not let an ordinary user write to.
+func (fsys *FS) setOwnXattr(d *at.RWDir, name, attr string, value []byte) error {
+	err := d.Setxattr(name, attr, value)
+	if !errors.Is(err, syscall.EACCES) {
+		return err
+	}
+	var st at.Stat
+	if d.Stat(name, &st) != nil || d.Chmod(name, st.Mode&0o7777|0o200) != nil {
+		return err
+	}
+	err = d.Setxattr(name, attr, value)
+	return errors.Join(err, d.Chmod(name, st.Mode&0o7777))
+}
+
+// stageCopy makes a copy of a lower object that is not a directory.
+func (fsys *FS) stageCopy(src *lowerObject, truncate bool) (*temp, error) {
+	if src.file == nil {
+		return fsys.stageSpecial(src)
+	}
+	if src.truncated = truncate; truncate {
+		src.st.Size = 0
+	}
+	temp, err := fsys.staging.newFile(fsys.staging.tmp, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	copied, err := temp.file.CopyFrom(src.file, src.st.Size)
+	if err == nil && copied != src.st.Size {
+		err = fmt.Errorf("the lower file became shorter while it was copied: %w", syscall.EIO)
+	}
+	if err == nil {
+		err = fsys.copyAttributes(src, temp)
+	}
+	if err != nil {
+		temp.close()
+		return nil, err
+	}
+	return temp, nil
+}
+
+// stageSpecial makes a copy of a symlink, a FIFO, a socket or a device.
+func (fsys *FS) stageSpecial(src *lowerObject) (*temp, error) {
+	temp := fsys.staging.reserve()
+	var err error
+	if src.st.IsSymlink() {
+		var target string
+		if target, err = src.at.Readlink(src.name); err == nil {
+			err = temp.dir.Symlink(target, temp.name)
+		}
+	} else {
+		err = temp.dir.Mknod(temp.name, src.st.Type()|0o600, src.st.Rdev)
+	}
+	if err == nil {
+		err = fsys.copyAttributes(src, temp)
+	}
+	if err != nil {
+		temp.close()
+		return nil, err
+	}
+	return temp, nil
+}
+
+// installCopy puts a copy into its place unless what was copied is no longer
+// what the name shows.
+//
+//  1. The parent directories are copied up, the parent is marked impure.
+//  2. The copy gets the name in upper, which must be free. Before: the lower
+//     shows through; after: its copy hides it. A crash leaves one or the other.
+//  3. The parent's times are put back.
+func (fsys *FS) installCopy(src *lowerObject, temp *temp) (done bool, err error) {
+	t, err := fsys.change()
+	if err != nil {
+		return false, err
+	}
+	p, err := t.walk(src.path, false)
+	if err == nil {
+		err = t.raise(&p)
+	}
+	if err != nil {
+		return false, t.end(err)
+	}
+	e, here, err := t.lookup(p)
+	if err != nil || here != lowerOnly || !e.lower.Same(&src.st) {
+		return false, t.end(err)
+	}
+	err = fsys.install(p.dir, temp, p.name)
+	if errors.Is(err, syscall.EEXIST) {
+		return false, t.end(nil)
+	}
+	if err == nil && temp.file != nil && !src.truncated {
+		fsys.marks.keepTag(derivedTag(&e.lower), temp.file.Setxattr)
+	}
+	t.changed(p.dir.upper)
+	return err == nil, t.end(err)
+}

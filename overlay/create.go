@@ -1,0 +1,299 @@
+package overlay
+
+import (
+	"errors"
+	"io/fs"
+	"syscall"
+
+	"overdav/overlay/internal/at"
+)
+
+// Mkdir makes a directory. What a lower has under a whiteout of that name
+// stays hidden.
+func (fsys *FS) Mkdir(name string, perm fs.FileMode) error {
+	return pathError("mkdir", name, fsys.mkdir(name, perm))
+}
+
+// mkdir makes a directory.
+//
+//   - Where nothing of its name can be below, it is made in its place.
+//   - Elsewhere it is made in staging and marked opaque; then it takes the
+//     name, or changes places with the whiteout, in one step. A crash before
+//     that leaves it to the sweep; after it, the whiteout.
+func (fsys *FS) mkdir(name string, perm fs.FileMode) error {
+	t, p, e, here, err := fsys.beginCreate(name, false)
+	if err != nil {
+		return err
+	}
+	if e.exists() {
+		return t.end(syscall.EEXIST)
+	}
+	upper := p.dir.upper
+	t.changed(upper)
+	if here == absent && (!p.dir.isMerged() || !fsys.writeRedirects) {
+		return t.end(upper.Mkdir(p.name, at.Perm(perm)))
+	}
+	temp, err := fsys.staging.newNamed(upper)
+	if err != nil {
+		return t.end(err)
+	}
+	defer temp.close()
+	if err = temp.dir.Mkdir(temp.name, at.Perm(perm)); err == nil {
+		err = fsys.setOwnXattr(temp.dir, temp.name, fsys.marks.opaque, opaqueYes)
+	}
+	if err == nil {
+		err = fsys.syncTemp(temp, &at.Stat{Mode: syscall.S_IFDIR})
+	}
+	if err == nil {
+		err = fsys.show(t, p, here, temp, e, true)
+	}
+	return t.end(err)
+}
+
+// MkdirAll makes a directory and those above it that are missing.
+func (fsys *FS) MkdirAll(name string, perm fs.FileMode) error {
+	components, err := splitName(name)
+	if err != nil {
+		return pathError("mkdir", name, err)
+	}
+	path := "."
+	for _, c := range components {
+		path = joinPath(path, c)
+		if err := fsys.mkdir(path, perm); err != nil && !errors.Is(err, syscall.EEXIST) {
+			return pathError("mkdir", path, err)
+		}
+	}
+	info, err := fsys.Stat(name)
+	if err == nil && !info.IsDir() {
+		err = pathError("mkdir", name, syscall.ENOTDIR)
+	}
+	return err
+}
+
+// Symlink makes newname a symlink to oldname, whatever that is.
+func (fsys *FS) Symlink(oldname, newname string) error {
+	return linkError("symlink", oldname, newname, fsys.symlink(oldname, newname))
+}
+
+func (fsys *FS) symlink(target, name string) error {
+	t, p, e, here, err := fsys.beginCreate(name, false)
+	if err != nil {
+		return err
+	}
+	if e.exists() {
+		return t.end(syscall.EEXIST)
+	}
+	upper := p.dir.upper
+	t.changed(upper)
+	if here == absent {
+		return t.end(upper.Symlink(target, p.name))
+	}
+	temp, err := fsys.staging.newNamed(upper)
+	if err != nil {
+		return t.end(err)
+	}
+	defer temp.close()
+	if err = temp.dir.Symlink(target, temp.name); err == nil {
+		err = fsys.show(t, p, here, temp, e, false)
+	}
+	return t.end(err)
+}
+
+// Link gives the file oldname a second name. Both are in upper then, and
+// content written through one shows through the other.
+// Errors: EEXIST; EPERM for a directory.
+func (fsys *FS) Link(oldname, newname string) error {
+	var err error
+	for range maxRaces {
+		if err = fsys.tryLink(oldname, newname); err != errRaced {
+			break
+		}
+	}
+	return linkError("link", oldname, newname, err)
+}
+
+func (fsys *FS) tryLink(oldname, newname string) error {
+	t, err := fsys.change()
+	if err != nil {
+		return err
+	}
+	po, err := t.walk(oldname, false)
+	if err != nil {
+		return t.end(err)
+	}
+	pn, err := t.walk(newname, false)
+	if err != nil {
+		return t.end(err)
+	}
+	old, err := fsys.find(po.dir, po.name)
+	if err != nil {
+		return t.end(err)
+	}
+	if old.st.IsDir() {
+		return t.end(syscall.EPERM)
+	}
+	if _, err := fsys.find(pn.dir, pn.name); err == nil {
+		return t.end(syscall.EEXIST)
+	} else if err != syscall.ENOENT {
+		return t.end(err)
+	}
+	if old.layer != 0 {
+		t.end(nil) // nothing was changed
+		if err := fsys.copyUp(oldname, false, wholeContent); err != nil {
+			return err
+		}
+		return errRaced
+	}
+	if err := t.raiseUnlocked(&pn); err != nil {
+		return t.end(err)
+	}
+	t.lock(po.dir.path, pn.dir.path)
+	return t.end(fsys.linkLocked(t, po, pn))
+}
+
+// linkLocked links what upper has at po.
+//
+//  1. The new parent is marked impure if the file has an origin.
+//  2. The link is made; over a whiteout, in staging, and renamed onto it.
+//
+// Preconditions: the names in both directories are locked.
+func (fsys *FS) linkLocked(t *txn, po, pn place) error {
+	e, here, err := t.lookup(pn)
+	if err != nil {
+		return err
+	}
+	if e.exists() {
+		return syscall.EEXIST
+	}
+	if err := fsys.refuseInto(pn.dir); err != nil {
+		return err
+	}
+	if err := fsys.refuseMarked(&po.dir.upper.Dir, po.name); err != nil {
+		return err
+	}
+	if err := fsys.carryImpure(po.dir.upper, po.name, pn.dir); err != nil {
+		return err
+	}
+	t.changed(pn.dir.upper)
+	if f, err := fsys.find(po.dir, po.name); err == nil && f.st.IsRegular() {
+		tag := fsys.tagOf(po.name, f)
+		defer func() { fsys.marks.keepTag(tag, target{po.dir.upper, po.name}.Setxattr) }()
+	}
+	if here == absent {
+		return raced(po.dir.upper.Link(po.name, pn.dir.upper, pn.name))
+	}
+	temp := fsys.staging.reserve()
+	defer temp.close()
+	if err := po.dir.upper.Link(po.name, temp.dir, temp.name); err != nil {
+		return raced(err)
+	}
+	return temp.replace(pn.dir.upper, pn.name)
+}
+
+// raced says that what was just seen is no longer there.
+func raced(err error) error {
+	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ESTALE) {
+		return errRaced
+	}
+	return err
+}
+
+// carryImpure marks the directory to as impure when it is about to hold the
+// object name of from, which has an origin.
+func (fsys *FS) carryImpure(from *at.RWDir, name string, to *dir) error {
+	has, err := fsys.marks.has(&from.Dir, name, fsys.marks.origin)
+	if err != nil || !has {
+		return err
+	}
+	return fsys.markImpure(to)
+}
+
+// beginCreate begins the making of name: its parent is in upper, the names in
+// there are locked, and what the name is made of is known. The transaction is
+// ended when there is an error.
+func (fsys *FS) beginCreate(name string, follow bool) (t *txn, p place, e *entry, here presence, err error) {
+	if t, err = fsys.change(); err != nil {
+		return nil, p, nil, absent, err
+	}
+	fail := func(err error) (*txn, place, *entry, presence, error) {
+		return nil, p, nil, absent, t.end(err)
+	}
+	if p, err = t.walk(name, follow); err != nil {
+		return fail(err)
+	}
+	if p.dir.upper == nil {
+		// What cannot be made leaves its ancestors where they are.
+		if _, err := fsys.find(p.dir, p.name); err == nil {
+			return fail(syscall.EEXIST)
+		} else if err != syscall.ENOENT {
+			return fail(err)
+		}
+	}
+	if err := fsys.refuseInto(p.dir); err != nil {
+		return fail(err)
+	}
+	if err := t.raise(&p); err != nil {
+		return fail(err)
+	}
+	if p.isRoot() {
+		return fail(syscall.EEXIST)
+	}
+	if e, here, err = t.lookup(p); err != nil {
+		return fail(err)
+	}
+	return t, p, e, here, nil
+}
+
+// refuseInto refuses new names in a directory that chattr +i protects.
+func (fsys *FS) refuseInto(d *dir) error {
+	p, err := d.protection()
+	if err == nil && p.immutable {
+		err = errProtected
+	}
+	return err
+}
+
+// show gives a staged object the name p, where e is, in one atomic step:
+// whatever had it is replaced, a full directory included. isDir is of the
+// object.
+//
+//  1. The object takes the name in upper. Before: e; after: the object.
+//  2. What changed places with it goes to the trash. A crash leaves it to the
+//     sweep.
+//
+// Preconditions: p.dir is in upper, its names are locked; an object that is a
+// directory is opaque if anything can be below.
+func (fsys *FS) show(t *txn, p place, here presence, temp *temp, e *entry, isDir bool) error {
+	upper := p.dir.upper
+	t.changed(upper)
+	switch here {
+	case absent, lowerOnly:
+		return temp.place(upper, p.name)
+	case whitedOut:
+		if !isDir {
+			return temp.replace(upper, p.name)
+		}
+		return temp.exchange(upper, p.name) // the whiteout goes with temp.close
+	case pureUpper, covering, merged:
+	}
+	if !isDir && !e.isDir() {
+		return temp.replace(upper, p.name)
+	}
+	if err := temp.exchange(upper, p.name); err != nil {
+		return err
+	}
+	if e.isDir() {
+		temp.retire()
+	}
+	return nil
+}
+
+// retire sends what took a staged object's place, a tree, to the trash.
+func (t *temp) retire() {
+	if t.nest != "" {
+		return // it goes with the nursery
+	}
+	name := t.name
+	t.name = ""
+	t.s.toTrash(name)
+}

@@ -1,0 +1,467 @@
+package overlay
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"syscall"
+
+	"overdav/overlay/internal/at"
+)
+
+// A File is an open file or directory of the merged tree. It keeps showing the
+// content it was opened on, whatever replaces it. Its offset belongs to one
+// goroutine at a time; ReadAt and WriteAt to any.
+type File struct {
+	fsys *FS
+	name string // as opened
+	info Info
+
+	read  *at.File   // a regular file
+	write *at.RWFile // the same, when it may be written
+	flag  int
+	strip sync.Once // before the first write
+
+	dir  *dir // a directory
+	list lister
+}
+
+// Open opens a file or a directory for reading.
+// Errors: ENXIO for a FIFO, a socket or a device, which are listed but never
+// opened; EPERM for a metacopy.
+func (fsys *FS) Open(name string) (*File, error) {
+	f, err := fsys.open(name)
+	if err != nil {
+		return nil, pathError("open", name, err)
+	}
+	return f, nil
+}
+
+func (fsys *FS) open(name string) (*File, error) {
+	for range maxRaces {
+		f, err := fsys.tryOpen(name)
+		if err != errRaced {
+			return f, err
+		}
+	}
+	return nil, errRaced
+}
+
+func (fsys *FS) tryOpen(name string) (*File, error) {
+	t, err := fsys.look()
+	if err != nil {
+		return nil, err
+	}
+	p, err := t.walk(name, true)
+	if err != nil {
+		return nil, t.end(err)
+	}
+	found, err := fsys.find(p.dir, p.name)
+	if err != nil {
+		return nil, t.end(err)
+	}
+	f := &File{fsys: fsys, name: name, info: Info{name: baseName(name), layer: found.layer}}
+	switch {
+	case found.st.IsDir():
+		err = f.openDir(t, p)
+	case found.st.IsRegular():
+		f.read, err = fsys.openRegular(p.name, found)
+	default:
+		err = syscall.ENXIO
+	}
+	if err = t.end(err); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// baseName is the name by which an opened object calls itself.
+func baseName(name string) string {
+	_, base := splitLast(name)
+	return base
+}
+
+func (f *File) openDir(t *txn, p place) error {
+	if p.isRoot() {
+		f.dir = p.dir
+		return nil
+	}
+	e, _, err := t.lookup(p)
+	if err != nil {
+		return err
+	}
+	if !e.isDir() {
+		return errRaced
+	}
+	t.release(e.dir)
+	f.dir = e.dir
+	return nil
+}
+
+// openRegular opens the regular file that was found and makes sure that it is
+// the one.
+func (fsys *FS) openRegular(name string, f found) (*at.File, error) {
+	file, err := f.at.OpenFile(name)
+	if err != nil {
+		return nil, raced(err)
+	}
+	var st at.Stat
+	err = file.Stat(&st)
+	if err == nil && !st.Same(&f.st) {
+		err = errRaced
+	}
+	if err == nil && st.Size > 0 {
+		err = fsys.refuseMetacopy(file)
+	}
+	if err != nil {
+		_ = file.Close() // only read
+		return nil, err
+	}
+	return file, nil
+}
+
+// OpenFile opens name with the flags of os.OpenFile. Opening for writing copies
+// a file up, with O_TRUNC without its content; perm is for a file that is made.
+// A write goes straight into the file: after a crash a part of it may be there.
+// Stage replaces a file in one step.
+func (fsys *FS) OpenFile(name string, flag int, perm fs.FileMode) (*File, error) {
+	if flag&(os.O_WRONLY|os.O_RDWR|os.O_CREATE|os.O_TRUNC) == 0 {
+		return fsys.Open(name)
+	}
+	for range maxRaces {
+		f, err := fsys.openWrite(name, flag, perm)
+		if err != errRaced {
+			if err != nil {
+				return nil, pathError("open", name, err)
+			}
+			return f, nil
+		}
+	}
+	return nil, pathError("open", name, errRaced)
+}
+
+// Create makes or empties a file (os.Create).
+func (fsys *FS) Create(name string) (*File, error) {
+	return fsys.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
+}
+
+func (fsys *FS) openWrite(name string, flag int, perm fs.FileMode) (*File, error) {
+	exclusive := flag&(os.O_CREATE|os.O_EXCL) == os.O_CREATE|os.O_EXCL
+	err := fsys.see(name, !exclusive, func(_ place, f found) error {
+		switch {
+		case exclusive:
+			return syscall.EEXIST
+		case f.st.IsDir():
+			return syscall.EISDIR
+		case !f.st.IsRegular():
+			return syscall.ENXIO
+		}
+		return nil
+	})
+	if errors.Is(err, syscall.ENOENT) && flag&os.O_CREATE != 0 {
+		return fsys.createFile(name, flag, perm, !exclusive)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := fsys.copyUp(name, true, flag&os.O_TRUNC != 0); err != nil {
+		return nil, err
+	}
+	return fsys.openUpper(name, flag)
+}
+
+// openUpper opens a file that is in upper for writing.
+func (fsys *FS) openUpper(name string, flag int) (*File, error) {
+	t, err := fsys.change()
+	if err != nil {
+		return nil, err
+	}
+	p, err := t.walk(name, true)
+	if err != nil {
+		return nil, t.end(err)
+	}
+	found, err := fsys.find(p.dir, p.name)
+	if err == nil && (found.layer != 0 || !found.st.IsRegular()) {
+		err = errRaced
+	}
+	if err == nil {
+		err = fsys.refuseMarked(found.at, p.name)
+	}
+	if err != nil {
+		return nil, t.end(raced(err))
+	}
+	file, err := p.dir.upper.OpenWrite(p.name)
+	if err != nil {
+		return nil, t.end(raced(err))
+	}
+	if err = fsys.refuseMetacopy(&file.File); err == nil && flag&os.O_TRUNC != 0 {
+		if err = fsys.marks.dropTag(file); err == nil {
+			err = file.Truncate(0)
+		}
+	}
+	if err = t.end(err); err != nil {
+		_ = file.Close() // nothing was written
+		return nil, err
+	}
+	f := &File{fsys: fsys, name: name, flag: flag, read: &file.File, write: file}
+	f.info.name = baseName(name)
+	return f, nil
+}
+
+func (fsys *FS) refuseMetacopy(file *at.File) error {
+	_, err := file.Getxattr(fsys.marks.metacopy)
+	switch err {
+	case nil:
+		return errMetacopy
+	case syscall.ENODATA, syscall.EOPNOTSUPP:
+		return nil
+	}
+	return err
+}
+
+// createFile makes a file and opens it.
+func (fsys *FS) createFile(name string, flag int, perm fs.FileMode, follow bool) (*File, error) {
+	t, p, e, here, err := fsys.beginCreate(name, follow)
+	if errors.Is(err, syscall.EEXIST) && flag&os.O_EXCL == 0 {
+		return nil, errRaced
+	}
+	if err != nil {
+		return nil, err
+	}
+	if e.exists() {
+		t.end(nil) // nothing was changed
+		if flag&os.O_EXCL != 0 {
+			return nil, syscall.EEXIST
+		}
+		return nil, errRaced
+	}
+	temp, err := fsys.staging.newFile(p.dir.upper, at.Perm(perm))
+	if err != nil {
+		return nil, t.end(err)
+	}
+	f := &File{fsys: fsys, name: name, flag: flag, read: &temp.file.File, write: temp.file}
+	f.info.name = baseName(name)
+	err = fsys.show(t, p, here, temp, e, false)
+	if err = t.end(err); err != nil {
+		temp.close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Name is the name that was opened.
+func (f *File) Name() string { return f.name }
+
+// Stat tells of the open object as it is now.
+func (f *File) Stat() (fs.FileInfo, error) {
+	info, err := f.Info()
+	if err != nil {
+		return nil, err
+	}
+	return info, nil
+}
+
+// Info is Stat with our own type.
+func (f *File) Info() (*Info, error) {
+	info := f.info
+	var err error
+	switch {
+	case f.read != nil:
+		if err = f.read.Stat(&info.st); err == nil {
+			info.tag = f.tag(&info.st)
+		}
+	case f.dir != nil:
+		if err = f.dir.top().Stat(".", &info.st); err == nil {
+			info.tag = derivedTag(&info.st)
+		}
+	}
+	if err != nil {
+		return nil, pathError("stat", f.name, err)
+	}
+	return &info, nil
+}
+
+// tag of the open file.
+func (f *File) tag(st *at.Stat) tag {
+	if f.info.layer != 0 {
+		return derivedTag(st)
+	}
+	return f.fsys.marks.tagOf(st, f.read.Getxattr)
+}
+
+// Read reads from the file's offset.
+func (f *File) Read(p []byte) (int, error) {
+	if f.read == nil {
+		return 0, pathError("read", f.name, syscall.EISDIR)
+	}
+	n, err := f.read.Read(p)
+	return n, f.ioError("read", err)
+}
+
+// ReadAt reads at off (io.ReaderAt).
+func (f *File) ReadAt(p []byte, off int64) (int, error) {
+	if f.read == nil {
+		return 0, pathError("read", f.name, syscall.EISDIR)
+	}
+	n, err := f.read.ReadAt(p, off)
+	return n, f.ioError("read", err)
+}
+
+func (f *File) ioError(op string, err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	return pathError(op, f.name, err)
+}
+
+// Seek sets the offset; on a directory, to its beginning alone.
+func (f *File) Seek(offset int64, whence int) (int64, error) {
+	if f.dir != nil {
+		if offset != 0 || whence != io.SeekStart {
+			return 0, pathError("seek", f.name, syscall.EINVAL)
+		}
+		f.list.rewind()
+		return 0, nil
+	}
+	n, err := f.read.Seek(offset, whence)
+	return n, f.ioError("seek", err)
+}
+
+// Write writes at the file's offset, or at its end with O_APPEND.
+func (f *File) Write(p []byte) (int, error) {
+	if err := f.beforeWrite("write"); err != nil {
+		return 0, err
+	}
+	if f.flag&os.O_APPEND != 0 {
+		if _, err := f.read.Seek(0, io.SeekEnd); err != nil {
+			return 0, pathError("write", f.name, err)
+		}
+	}
+	n, err := f.write.Write(p)
+	return n, f.ioError("write", err)
+}
+
+// WriteAt writes at off.
+func (f *File) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.beforeWrite("write"); err != nil {
+		return 0, err
+	}
+	n, err := f.write.WriteAt(p, off)
+	return n, f.ioError("write", err)
+}
+
+// Truncate sets the file's length.
+func (f *File) Truncate(size int64) error {
+	if err := f.beforeWrite("truncate"); err != nil {
+		return err
+	}
+	return f.ioError("truncate", f.write.Truncate(size))
+}
+
+// beforeWrite refuses a file opened for reading, and takes from one that is
+// about to get other content the rights that its old content had.
+func (f *File) beforeWrite(op string) (err error) {
+	if f.write == nil {
+		return pathError(op, f.name, syscall.EBADF)
+	}
+	f.strip.Do(func() {
+		var st at.Stat
+		if err = f.write.Stat(&st); err == nil {
+			err = stripPrivileges(f.write, &st)
+		}
+		if err == nil {
+			err = f.fsys.marks.dropTag(f.write)
+		}
+	})
+	return f.ioError(op, err)
+}
+
+// stripPrivileges takes setuid, setgid and the capabilities from a file.
+func stripPrivileges(file *at.RWFile, st *at.Stat) error {
+	if perm := withoutPrivileges(st); perm != st.Mode&0o7777 {
+		if err := file.Chmod(perm); err != nil {
+			return err
+		}
+	}
+	if _, err := file.Getxattr(capability); err != nil {
+		return nil // the usual case: it has none
+	}
+	return file.Removexattr(capability)
+}
+
+// Sync makes what was written last.
+func (f *File) Sync() error {
+	if f.write == nil {
+		return nil
+	}
+	return f.ioError("sync", f.write.Sync())
+}
+
+// Close closes the file; one that was written is synced first if durability
+// says so.
+func (f *File) Close() error {
+	if f.dir != nil {
+		f.list.close()
+		f.dir.close()
+		f.dir = nil
+		return nil
+	}
+	if f.read == nil {
+		return nil
+	}
+	var err error
+	if f.write != nil && f.fsys.durability != DurabilityNone {
+		err = f.write.Sync()
+	}
+	if cerr := f.read.Close(); err == nil {
+		err = cerr
+	}
+	f.read, f.write = nil, nil
+	return f.ioError("close", err)
+}
+
+// ReadDir returns the next n objects of a directory, all that are left with
+// n <= 0 (fs.ReadDirFile). A merged directory's are sorted by name.
+func (f *File) ReadDir(n int) ([]fs.DirEntry, error) {
+	infos, err := f.infos(n)
+	entries := make([]fs.DirEntry, len(infos))
+	for i, info := range infos {
+		entries[i] = info
+	}
+	return entries, err
+}
+
+// infos is ReadDir with our own type.
+func (f *File) infos(n int) ([]*Info, error) {
+	if f.dir == nil {
+		return nil, pathError("readdir", f.name, syscall.ENOTDIR)
+	}
+	if f.list.fsys == nil {
+		f.list.fsys, f.list.d = f.fsys, f.dir
+	}
+	var infos []*Info
+	for n <= 0 || len(infos) < n {
+		info, err := f.list.entry()
+		if err == io.EOF {
+			if n > 0 && len(infos) == 0 {
+				return nil, io.EOF
+			}
+			break
+		}
+		if err != nil {
+			return infos, pathError("readdir", f.name, err)
+		}
+		infos = append(infos, info)
+	}
+	return infos, nil
+}
+
+// SyscallConn gives net/http the descriptor of a regular file (sendfile(2)).
+func (f *File) SyscallConn() (syscall.RawConn, error) {
+	if f.read == nil {
+		return nil, pathError("syscallconn", f.name, syscall.EISDIR)
+	}
+	return f.read.SyscallConn()
+}

@@ -1,0 +1,302 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+
+	"overdav/overlay/internal/at"
+)
+
+// The directories in <workdir>. "work" and "index" are the kernel's; what is in
+// work/incompat names features without which a mount must fail (compare
+// ovl_workdir_create and OVL_WORKDIR_NAME).
+const (
+	stagingDir  = "overdav"
+	workDir     = "work"
+	incompatDir = "incompat"
+	guardDir    = "overdav"
+	indexDir    = "index"
+)
+
+// openStaging opens <workdir>/overdav with all it holds, made where missing.
+func openStaging(work *at.RWDir) (s *staging, err error) {
+	s = &staging{purge: make(chan string, 64)}
+	if s.dir, err = openMade(work, stagingDir); err != nil {
+		return nil, err
+	}
+	if err = s.remake(); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// remake makes tmp and trash where they are missing, and opens them.
+func (s *staging) remake() (err error) {
+	s.closeInner()
+	if s.tmp, err = openMade(s.dir, "tmp"); err != nil {
+		return err
+	}
+	s.trash, err = openMade(s.dir, "trash")
+	return err
+}
+
+func (s *staging) closeInner() {
+	for _, d := range []*at.RWDir{s.tmp, s.trash} {
+		if d != nil {
+			d.Close()
+		}
+	}
+	s.tmp, s.trash = nil, nil
+}
+
+func (s *staging) close() {
+	s.closeInner()
+	s.dir.Close()
+}
+
+// openMade opens the directory name in d, made if it is missing.
+func openMade(d *at.RWDir, name string) (*at.RWDir, error) {
+	if err := d.Mkdir(name, 0o700); err != nil && !errors.Is(err, syscall.EEXIST) {
+		return nil, err
+	}
+	return d.OpenRWDir(name)
+}
+
+// sweep empties tmp and trash. Nothing there was ever shown, or is any more.
+func sweep(s *staging) error {
+	return errors.Join(emptyDir(s.dir, "tmp"), emptyDir(s.dir, "trash"))
+}
+
+// incompatible lists the names in work/incompat.
+func incompatible(work *at.RWDir) ([]string, error) {
+	inner, err := work.OpenDir(workDir)
+	if errors.Is(err, syscall.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer inner.Close()
+	d, err := inner.OpenDir(incompatDir)
+	if errors.Is(err, syscall.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	raw, err := readNames(d)
+	var names []string
+	for _, n := range raw {
+		names = append(names, n.name)
+	}
+	return names, err
+}
+
+// refuseIncompatible refuses what a kernel mount left that forbids others to
+// go on: a volatile mount that was not ended cleanly, an index.
+func refuseIncompatible(work *at.RWDir, path string, m marks) error {
+	if err := makeReadable(work, workDir); err != nil {
+		return layersError("%q in work %q, left by a kernel mount, cannot be looked into: %w; run as root, or name a fresh work", workDir, path, err)
+	}
+	names, err := incompatible(work)
+	if err != nil {
+		return layersError("%q in work %q cannot be looked into: %w; run as root, or name a fresh work", workDir, path, err)
+	}
+	names = slices.DeleteFunc(names, func(n string) bool { return n == guardDir })
+	if len(names) > 0 {
+		return layersError("work %q was used by a mount with the feature %s, which overdav does not know; "+
+			"if that mount is gone for good, remove %s/%s/%s", path, quoteList(names), path, workDir, incompatDir)
+	}
+	return refuseIndex(work, path)
+}
+
+// makeReadable lets us into a directory of mode 0, which the kernel makes.
+func makeReadable(d *at.RWDir, name string) error {
+	var st at.Stat
+	err := d.Stat(name, &st)
+	if at.IsMissing(err) {
+		return nil
+	}
+	if err == nil && st.IsDir() && st.Mode&0o700 != 0o700 {
+		err = d.Chmod(name, st.Mode&0o7777|0o700)
+	}
+	return err
+}
+
+// refuseIndex refuses an upper that was written with index=on: its hard links
+// would break (overlay.md section 7.5).
+func refuseIndex(work *at.RWDir, path string) error {
+	var st at.Stat
+	if err := work.Stat(indexDir, &st); err != nil {
+		if at.IsMissing(err) {
+			return nil
+		}
+		return layersError("work %q: %w", path, err)
+	}
+	d, err := work.OpenDir(indexDir)
+	if err != nil {
+		return layersError("work %q: index: %w", path, err)
+	}
+	defer d.Close()
+	names, err := readNames(d)
+	if err != nil {
+		return layersError("work %q: index: %w", path, err)
+	}
+	for _, n := range names {
+		if n.name[0] != '#' {
+			return layersError("work %q has an index, so its upper was mounted with index=on or nfs_export=on; "+
+				"overdav would break its hard links: serve it read-only, or name a fresh upper", path)
+		}
+	}
+	return nil
+}
+
+// sweepWork removes what kernel mounts and a crashed server left in work.
+func sweepWork(work *at.RWDir) error { return removeTree(work, workDir) }
+
+// setGuard makes kernel mounts of upper fail while it is served: a feature
+// that no kernel knows (overlay.md section 1.4).
+func setGuard(work *at.RWDir) error {
+	w, err := openMade(work, workDir)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	i, err := openMade(w, incompatDir)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	g, err := openMade(i, guardDir)
+	if err != nil {
+		return err
+	}
+	g.Close()
+	return i.Sync()
+}
+
+// removeGuard lets kernel mounts be again.
+func removeGuard(work *at.RWDir) error { return removeTree(work, workDir) }
+
+// refuseInUse asks the kernel whether upper or work belongs to a live mount
+// (overlay.md section 1.4), in whatever mount namespace.
+func refuseInUse(p *plan) error {
+	for _, path := range []string{p.upper, p.work} {
+		err := at.ProbeOverlay(p.lowers[0], path)
+		if errors.Is(err, syscall.EPERM) {
+			err = at.ProbeOverlayUnprivileged(path)
+		}
+		if !errors.Is(err, syscall.EBUSY) && p.mounts.uses(path) {
+			err = syscall.EBUSY
+		}
+		if errors.Is(err, syscall.EBUSY) {
+			return fmt.Errorf("%w: %q belongs to a mounted overlay; unmount it first", ErrInUse, path)
+		}
+	}
+	return nil
+}
+
+// probe tries what an upper needs of its file system, in staging.
+// Errors: ErrUnsupported, naming what is missing.
+func (fsys *FS) probe(s *staging, path string) error {
+	for _, step := range []struct {
+		what string
+		try  func(s *staging) error
+	}{
+		{"whiteouts (character devices 0:0 and hard links to them)", probeWhiteout},
+		{"extended attributes in " + fsys.marks.prefix + "*", fsys.probeXattr},
+		{"renameat2 with RENAME_WHITEOUT", probeRenameWhiteout},
+		{"renameat2 with RENAME_EXCHANGE", probeExchange},
+		{"renameat2 with RENAME_NOREPLACE", probeNoReplace},
+		{"file types in directory listings", probeTypes},
+	} {
+		err := step.try(s)
+		if err == nil {
+			continue
+		}
+		hint := "put upper and work on ext4, xfs, btrfs or tmpfs"
+		if errors.Is(err, syscall.EPERM) && fsys.marks.prefix == trustedPrefix {
+			hint = "run as root, or keep the marks in user.* (xattr: user)"
+		}
+		return fmt.Errorf("%w: the file system of %q has no %s: %w; %s", ErrUnsupported, path, step.what, err, hint)
+	}
+	return sweep(s)
+}
+
+func probeWhiteout(s *staging) error {
+	_, err := s.whiteout()
+	return err
+}
+
+func (fsys *FS) probeXattr(s *staging) error {
+	if err := s.tmp.Mkdir("d", 0o700); err != nil {
+		return err
+	}
+	if err := s.tmp.Setxattr("d", fsys.marks.opaque, opaqueYes); err != nil {
+		return err
+	}
+	return s.tmp.Removexattr("d", fsys.marks.opaque)
+}
+
+func probeRenameWhiteout(s *staging) error {
+	f, err := s.tmp.Create("a", 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := s.tmp.Rename("a", s.tmp, "b", at.RenameWhiteout); err != nil {
+		return err
+	}
+	var st at.Stat
+	if err := s.tmp.Stat("a", &st); err != nil {
+		return err
+	}
+	if !st.IsWhiteoutDevice() {
+		return syscall.EINVAL
+	}
+	return nil
+}
+
+func probeExchange(s *staging) error {
+	if err := s.tmp.Rename("b", s.tmp, "d", at.RenameExchange); err != nil {
+		return err
+	}
+	var st at.Stat
+	if err := s.tmp.Stat("b", &st); err != nil {
+		return err
+	}
+	if !st.IsDir() {
+		return syscall.EINVAL
+	}
+	return nil
+}
+
+func probeNoReplace(s *staging) error {
+	err := s.tmp.Rename("d", s.tmp, "a", at.RenameNoReplace)
+	if errors.Is(err, syscall.EEXIST) {
+		return nil
+	}
+	if err == nil {
+		err = syscall.EINVAL
+	}
+	return err
+}
+
+func probeTypes(s *staging) error {
+	names, err := readNames(&s.tmp.Dir)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if n.dtype == at.DTUnknown {
+			return syscall.EOPNOTSUPP
+		}
+	}
+	return nil
+}

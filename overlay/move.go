@@ -1,0 +1,250 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"overdav/overlay/internal/at"
+)
+
+// Move is Rename as WebDAV means it (RFC 4918, section 9.9): with overwrite,
+// whatever stands at dst is replaced, a full directory included, and goes only
+// when src has taken its place.
+//
+// Errors: ENOENT; EEXIST without overwrite; EINVAL onto itself, into itself or
+// over what it is in; EBUSY for the root. Whatever goes wrong, both are as they
+// were.
+func (fsys *FS) Move(src, dst string, overwrite bool) error {
+	return linkError("move", src, dst, fsys.move(src, dst, overwrite))
+}
+
+func (fsys *FS) move(src, dst string, overwrite bool) error {
+	full := false
+	exclusive := false
+	for range maxRaces {
+		path, err := fsys.tryMove(src, dst, overwrite, full, exclusive)
+		switch err {
+		default:
+			return err
+		case errIsTree:
+			exclusive = true
+			continue
+		case errInTheWay:
+			full, exclusive = true, true
+			continue
+		case errNotUp:
+			err = fsys.copyUp(path, false, wholeContent)
+		case errNotWhole:
+			err = fsys.flatten(path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return errRaced
+}
+
+// errInTheWay: what is at the destination must go by way of a placeholder.
+var errInTheWay = errors.New("something that rename does not replace is in the way")
+
+// tryMove moves once. full says that the destination may be anything.
+func (fsys *FS) tryMove(src, dst string, overwrite, full, exclusive bool) (path string, err error) {
+	if !full {
+		path, err = fsys.tryRename(src, dst, overwrite, exclusive, true)
+		if err == errInTheWay && !overwrite {
+			err = syscall.EEXIST
+		}
+		if overwrite && (errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR)) {
+			return path, errInTheWay
+		}
+		return path, err
+	}
+	t, err := fsys.changeTree()
+	if err != nil {
+		return "", err
+	}
+	r := renaming{fsys: fsys, t: t, replace: true, full: true, distinct: true}
+	if r.from, err = t.walk(src, false); err != nil {
+		return "", t.end(err)
+	}
+	if r.to, err = t.walk(dst, false); err != nil {
+		return "", t.end(err)
+	}
+	path = r.from.path()
+	if err = r.look(); err != nil {
+		return path, t.end(err)
+	}
+	if r.oldIs == lowerOnly && !r.old.isDir() {
+		return path, t.endFor(errNotUp)
+	}
+	if err = r.raise(); err == nil {
+		err = r.moveOver()
+	}
+	return path, t.end(err)
+}
+
+// moveOver moves to a name that something has which a rename does not replace:
+//
+//  1. What is about to happen is written down, and synced.
+//  2. An empty placeholder of the source's kind changes places with what has
+//     the name; that waits in staging.
+//  3. The source is renamed over the placeholder.
+//  4. The note is removed, and then what waited.
+//
+// A crash after 1 changes nothing. After 2 the next start finds the placeholder
+// in place and goes on with 3; until then the guard keeps the kernel from
+// mounting. After 3 it is done. When 3 fails, 2 is undone.
+func (r *renaming) moveOver() error {
+	if r.old.isDir() && r.old.dir.isMerged() {
+		if _, err := r.redirect(); err != nil {
+			return err // before anything is done
+		}
+	}
+	s := r.fsys.staging
+	holder := s.reserve()
+	defer holder.close()
+	note, err := r.makePlaceholder(holder)
+	if err != nil {
+		return err
+	}
+	if err := s.writeNote(note); err != nil {
+		return err
+	}
+	exchanged := r.new.inUpper
+	if exchanged {
+		err = holder.exchange(r.to.dir.upper, r.to.name)
+	} else {
+		err = holder.place(r.to.dir.upper, r.to.name)
+	}
+	if err == nil {
+		err = r.moveOverPlaceholder()
+		if err != nil {
+			err = errors.Join(err, r.undo(holder, exchanged))
+		}
+	}
+	if err := s.removeNote(); err != nil {
+		return err
+	}
+	if err == nil && exchanged {
+		holder.retire()
+	}
+	return err
+}
+
+func (r *renaming) makePlaceholder(holder *temp) (note moveNote, err error) {
+	fsys := r.fsys
+	if r.old.isDir() {
+		if err = holder.dir.Mkdir(holder.name, 0o700); err == nil {
+			err = fsys.setOwnXattr(holder.dir, holder.name, fsys.marks.opaque, opaqueYes)
+		}
+	} else {
+		holder.file, err = holder.dir.Create(holder.name, 0o600)
+	}
+	if err != nil {
+		return note, err
+	}
+	var st at.Stat
+	err = holder.dir.Stat(holder.name, &st)
+	return moveNote{r.from.path(), r.to.path(), st.Ino}, err
+}
+
+// moveOverPlaceholder renames the source over the placeholder.
+func (r *renaming) moveOverPlaceholder() error {
+	r.full = false
+	if err := r.look(); err != nil {
+		return err
+	}
+	return r.move()
+}
+
+// undo puts what had the name back into its place.
+func (r *renaming) undo(holder *temp, exchanged bool) error {
+	if exchanged {
+		return holder.exchange(r.to.dir.upper, r.to.name)
+	}
+	holder.name = r.fsys.staging.newName()
+	return r.to.dir.upper.Rename(r.to.name, holder.dir, holder.name, at.RenamePlain)
+}
+
+// A moveNote says which move was under way.
+type moveNote struct {
+	from, to string // merged paths
+	ino      uint64 // of the placeholder
+}
+
+// moveNoteName is the note's name in <workdir>/overdav.
+const moveNoteName = "moving"
+
+func (s *staging) writeNote(n moveNote) error {
+	f, err := s.dir.Create(moveNoteName, 0o600)
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("%d\n%s\n%s\n", n.ino, strconv.Quote(n.from), strconv.Quote(n.to))
+	_, err = f.Write([]byte(text))
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = s.dir.Sync()
+	}
+	if err != nil {
+		_ = s.dir.Unlink(moveNoteName) // a note without a placeholder means nothing
+	}
+	return err
+}
+
+func (s *staging) removeNote() error { return s.dir.Unlink(moveNoteName) }
+
+// readNote returns the note of a move that was cut short.
+func (s *staging) readNote() (n moveNote, ok bool, err error) {
+	f, err := s.dir.OpenFile(moveNoteName)
+	if err != nil {
+		if at.IsMissing(err) {
+			err = nil
+		}
+		return n, false, err
+	}
+	defer f.Close()
+	var buf [4 * 4096]byte
+	size, _ := f.ReadAt(buf[:], 0) // what is short does not parse
+	lines := strings.Split(string(buf[:size]), "\n")
+	if len(lines) != 4 {
+		return n, false, nil // written down in part: nothing was done yet
+	}
+	n.ino, err = strconv.ParseUint(lines[0], 10, 64)
+	if err == nil {
+		n.from, err = strconv.Unquote(lines[1])
+	}
+	if err == nil {
+		n.to, err = strconv.Unquote(lines[2])
+	}
+	return n, err == nil, nil
+}
+
+// finishMove completes a move that a crash cut short between its second and
+// its third step.
+func (fsys *FS) finishMove() error {
+	n, ok, err := fsys.staging.readNote()
+	if err != nil {
+		return err
+	}
+	if ok {
+		inPlace := false
+		err := fsys.see(n.to, false, func(_ place, f found) error {
+			inPlace = f.layer == 0 && f.st.Ino == n.ino
+			return nil
+		})
+		if err == nil && inPlace {
+			if err := fsys.rename(n.from, n.to, true); err != nil {
+				return fmt.Errorf("finish the move of %s to %s that a crash cut short: %w", n.from, n.to, err)
+			}
+		}
+	}
+	err = fsys.staging.removeNote()
+	if errors.Is(err, syscall.ENOENT) {
+		err = nil
+	}
+	return err
+}

@@ -1,0 +1,349 @@
+package overlay
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"overdav/overlay/internal/at"
+)
+
+// maxLowers is the number of lowers that the kernel mounts (compare
+// OVL_MAX_STACK).
+const maxLowers = 500
+
+// Open puts layers together. With Upper it first makes sure that nobody else
+// has it and that its file system can hold an upper, sweeps what a crash left,
+// and sets the guard.
+//
+// Errors wrap ErrLayers, ErrInUse or ErrUnsupported and say what to do; then
+// nothing was changed but what a sweep removes.
+func Open(o Options) (*FS, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	prefix, err := o.prefix()
+	if err != nil {
+		return nil, err
+	}
+	fsys := &FS{
+		root:            &dir{path: ".", shared: true},
+		marks:           newMarks(prefix),
+		followRedirects: prefix == trustedPrefix,
+		writeRedirects:  prefix == trustedPrefix && !o.NoRedirect,
+		durability:      o.Durability,
+		privileged:      os.Geteuid() == 0,
+		events:          o.Events,
+	}
+	opened := false
+	defer func() {
+		if !opened {
+			fsys.abandon()
+		}
+	}()
+	plan, err := planLayers(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := fsys.openLowers(plan); err != nil {
+		return nil, err
+	}
+	if o.Upper != "" {
+		if err := fsys.openUpperLayer(o, plan); err != nil {
+			return nil, err
+		}
+	}
+	if plan.nested {
+		fsys.traps = plan.roots
+	}
+	for _, w := range plan.warnings {
+		fsys.warn(w)
+	}
+	if fsys.staging != nil {
+		go fsys.staging.purger()
+		if err := fsys.finishMove(); err != nil {
+			return nil, err
+		}
+	}
+	opened = true
+	return fsys, nil
+}
+
+// warn raises the event.
+func (fsys *FS) warn(message string) {
+	if fsys.events.Warning != nil {
+		fsys.events.Warning(message)
+	}
+}
+
+// abandon undoes a half-done Open.
+func (fsys *FS) abandon() {
+	if fsys.staging != nil {
+		_ = fsys.Close() // the error that led here says more
+		return
+	}
+	fsys.root.shared = false
+	fsys.root.close()
+	if fsys.work != nil {
+		fsys.work.Close()
+	}
+	if fsys.lockFile != nil {
+		_ = fsys.lockFile.Close() // nothing was written to it
+	}
+}
+
+func (o *Options) check() error {
+	switch {
+	case len(o.Lowers) == 0:
+		return layersError("there is no lower directory; name at least one")
+	case len(o.Lowers) > maxLowers:
+		return layersError("there are %d lower directories; the kernel mounts %d at most", len(o.Lowers), maxLowers)
+	case o.Upper != "" && o.Work == "" && !o.ReadOnly:
+		return layersError("upper %q needs a work directory beside it, on the same file system", o.Upper)
+	case o.Upper == "" && o.Work != "":
+		return layersError("work %q is of no use without an upper; name an upper, or leave work out", o.Work)
+	}
+	return nil
+}
+
+// prefix of the marks: never a guess that could show what a mark hides.
+func (o *Options) prefix() (string, error) {
+	switch o.Xattr {
+	case XattrTrusted:
+		return trustedPrefix, nil
+	case XattrUser:
+		return userPrefix, nil
+	}
+	if os.Geteuid() == 0 {
+		return trustedPrefix, nil
+	}
+	if o.Upper != "" {
+		info, err := os.Stat(o.Upper)
+		if err == nil && !ownedByCaller(info) {
+			return "", layersError("upper %q belongs to somebody else, and marks it may hold in trusted.* cannot be read; "+
+				"run as root, or say that its marks are in user.* (xattr: user)", o.Upper)
+		}
+	}
+	return userPrefix, nil
+}
+
+func ownedByCaller(info os.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return !ok || int(st.Uid) == os.Geteuid()
+}
+
+// openLowers opens the lowers: as private read-only clones of their mounts
+// where we may, so that the kernel itself keeps them as they are.
+func (fsys *FS) openLowers(p *plan) error {
+	for i, path := range p.lowers {
+		plain, err := at.Open(path)
+		if err != nil {
+			return layersError("lower %q: %w", path, err)
+		}
+		space, err := plain.Space()
+		if err != nil {
+			plain.Close()
+			return layersError("lower %q: %w", path, err)
+		}
+		layer := &lowerLayer{
+			index: i + 1, last: i == len(p.lowers)-1, path: path,
+			root: plain, nosuid: space.NoSUID, origin: newOriginSource(plain),
+		}
+		if clone, err := at.OpenReadOnlyClone(path); err == nil {
+			plain.Close()
+			layer.root = clone
+		}
+		fsys.root.lowers = append(fsys.root.lowers, lowerDir{layer, layer.root})
+		fsys.layers = append(fsys.layers, Layer{Index: i + 1, Path: path})
+	}
+	return nil
+}
+
+// openUpperLayer opens upper for reading or, unless ReadOnly, takes it.
+func (fsys *FS) openUpperLayer(o Options, p *plan) error {
+	upper, err := at.OpenRW(p.upper, o.Hook)
+	if err != nil {
+		return layersError("upper %q: %w", p.upper, err)
+	}
+	fsys.root.upper = upper
+	fsys.layers = slices.Insert(fsys.layers, 0, Layer{Path: p.upper, Writable: !o.ReadOnly})
+	if err := fsys.refuseOtherMarks(p.upper); err != nil {
+		return err
+	}
+	if fsys.root.marks, err = fsys.marks.readDir(&upper.Dir); err != nil && !errors.Is(err, ErrCorruptMark) {
+		return layersError("upper %q: %w", p.upper, err) // a root's own redirect means nothing
+	}
+	fsys.rootImpure.Store(fsys.root.marks.impure)
+	if o.ReadOnly {
+		return nil
+	}
+	return fsys.takeUpper(o, p)
+}
+
+// refuseOtherMarks refuses an upper whose marks are in the other namespace:
+// what they hide would come back.
+func (fsys *FS) refuseOtherMarks(path string) error {
+	other, option := newMarks(userPrefix), "user"
+	if fsys.marks.prefix == userPrefix {
+		other, option = newMarks(trustedPrefix), "trusted"
+	}
+	names, err := fsys.root.upper.Listxattr(".")
+	if err != nil && err != syscall.EOPNOTSUPP {
+		return layersError("upper %q: %w", path, err)
+	}
+	for _, mark := range []string{other.impure, other.uuid, other.origin} {
+		if slices.Contains(names, mark) {
+			return layersError("upper %q has its marks in %s*; serve it with xattr: %s", path, other.prefix, option)
+		}
+	}
+	return nil
+}
+
+// takeUpper makes upper ours (overlay.md section 13.3):
+//
+//  1. The lock, which another overdav would hold.
+//  2. The kernel is asked whether upper or work is in use.
+//  3. What a kernel mount forbids, in work/incompat and index, is refused.
+//  4. Staging and work are swept of what a crash left.
+//  5. The file system is tried.
+//  6. The guard is set. From here on a kernel mount fails.
+//  7. An empty upper gets its UUID.
+func (fsys *FS) takeUpper(o Options, p *plan) (err error) {
+	if fsys.work, err = at.OpenRW(p.work, o.Hook); err != nil {
+		return layersError("work %q: %w", p.work, err)
+	}
+	for _, d := range []*at.RWDir{fsys.root.upper, fsys.work} {
+		if err := refuseFileSystem(d, p.upper); err != nil {
+			return err
+		}
+	}
+	s, err := openStaging(fsys.work)
+	if err != nil {
+		return layersError("work %q cannot be written to: %w; make it writable, or serve read-only", p.work, hostError(err))
+	}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	fsys.lockFile, err = s.dir.Lock("lock")
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("%w: another overdav serves upper %q; stop it first", ErrInUse, p.upper)
+	}
+	if err != nil {
+		return layersError("work %q: %w", p.work, hostError(err))
+	}
+	if err = refuseInUse(p); err != nil {
+		return err
+	}
+	if err = refuseIncompatible(fsys.work, p.work, fsys.marks); err != nil {
+		return err
+	}
+	if err = sweep(s); err == nil {
+		err = sweepWork(fsys.work)
+	}
+	if err != nil {
+		return layersError("work %q: cannot remove what was left in it: %w", p.work, err)
+	}
+	if err = s.remake(); err != nil {
+		return layersError("work %q: %w", p.work, err)
+	}
+	if err = fsys.probe(s, p.upper); err != nil {
+		return err
+	}
+	if !o.NoGuard {
+		if err = setGuard(fsys.work); err != nil {
+			return layersError("work %q: set the guard: %w", p.work, err)
+		}
+	}
+	if err = fsys.giveUUID(); err != nil {
+		return layersError("upper %q: %w", p.upper, err)
+	}
+	fsys.staging = s
+	return nil
+}
+
+// refuseFileSystem refuses what cannot hold an upper, before anything is tried.
+func refuseFileSystem(d *at.RWDir, path string) error {
+	space, err := d.Space()
+	switch {
+	case err != nil:
+		return layersError("upper %q: %w", path, err)
+	case space.Overlay:
+		return fmt.Errorf("%w: upper %q is on an overlay mount, which cannot hold one; put it on a file system of its own", ErrUnsupported, path)
+	case space.ReadOnly:
+		return layersError("upper %q: %w; mount it read-write, or serve read-only", path, syscall.EROFS)
+	}
+	return nil
+}
+
+// giveUUID gives an upper that was never mounted the UUID that the first
+// kernel mount would (overlayfs.rst, "UUID and fsid"). Failure is harmless.
+func (fsys *FS) giveUUID() error {
+	upper := fsys.root.upper
+	names, err := readNames(&upper.Dir)
+	if err != nil || len(names) > 0 || fsys.root.marks.impure {
+		return err
+	}
+	if has, err := fsys.marks.has(&upper.Dir, ".", fsys.marks.uuid); err != nil || has {
+		return err
+	}
+	var uuid [16]byte
+	rand.Read(uuid[:]) // never fails
+	return fsys.setOwnXattr(upper, ".", fsys.marks.uuid, uuid[:])
+}
+
+// Unlock removes the guard that a crashed server left in work, and what it
+// left in staging, so that the kernel can mount upper.
+// Errors: ErrInUse while a server runs; an interrupted move that only a start
+// of the server can finish.
+func Unlock(upper, work string) error {
+	w, err := at.OpenRW(work, nil)
+	if err != nil {
+		return layersError("work %q: %w", work, err)
+	}
+	defer w.Close()
+	dir, err := w.OpenRWDir(stagingDir)
+	if errors.Is(err, syscall.ENOENT) {
+		return layersError("work %q was never used by overdav; there is nothing to unlock", work)
+	}
+	if err != nil {
+		return layersError("work %q: %w", work, err)
+	}
+	dir.Close()
+	s, err := openStaging(w)
+	if err != nil {
+		return layersError("work %q: %w", work, hostError(err))
+	}
+	defer s.close()
+	lock, err := s.dir.Lock("lock")
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("%w: overdav serves upper %q; stop it first", ErrInUse, upper)
+	}
+	if err != nil {
+		return layersError("work %q: %w", work, hostError(err))
+	}
+	defer lock.Close()
+	if note, ok, err := s.readNote(); err != nil {
+		return err
+	} else if ok {
+		return layersError("a move of %q to %q was cut short; start overdav on these layers once, and it is finished", note.from, note.to)
+	}
+	if err := sweep(s); err != nil {
+		return err
+	}
+	return removeGuard(w)
+}
+
+// quoteList is paths for a message.
+func quoteList(paths []string) string {
+	quoted := make([]string, len(paths))
+	for i, p := range paths {
+		quoted[i] = fmt.Sprintf("%q", p)
+	}
+	return strings.Join(quoted, ", ")
+}

@@ -1,0 +1,31 @@
+package overlaytest
+
+import (
+	"os"
+	"syscall"
+)
+
+// mountOverlay mounts an overlay with the kernel's options at dir.
+func mountOverlay(dir, options string) error {
+	return os.NewSyscallError("mount", syscall.Mount("overlay", dir, "overlay", 0, options))
+}
+
+func unmount(dir string) error {
+	return os.NewSyscallError("umount", syscall.Unmount(dir, 0))
+}
+
+// newNamespaces makes a child process root of a user namespace of its own in
+// which it is uid outside, with mounts of its own.
+func newNamespaces(uid int) *syscall.SysProcAttr {
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
+	return &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: ids,
+		GidMappings: ids,
+		Credential:  &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true},
+	}
+}
+
+func asUser(uid int) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+}

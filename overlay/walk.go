@@ -1,0 +1,272 @@
+package overlay
+
+import (
+	"strings"
+	"syscall"
+
+	"overdav/overlay/internal/at"
+)
+
+// A place is a name in an open merged directory. The root is the name "." in
+// itself.
+type place struct {
+	dir  *dir
+	name string
+}
+
+// path is the merged path, without symlinks.
+func (p place) path() string { return p.dir.join(p.name) }
+
+func (p place) isRoot() bool { return p.name == "." }
+
+// maxLinks bounds the symlinks that one walk follows, as the kernel's does
+// (path_resolution(7)).
+const maxLinks = 40
+
+// maxName is the longest name (NAME_MAX).
+const maxName = 255
+
+// splitName splits a name into its components; none is the root.
+// Errors: EINVAL for what is not a name in the form of io/fs (its bytes may be
+// any but NUL and slash), ENAMETOOLONG.
+func splitName(name string) ([]string, error) {
+	if name == "." {
+		return nil, nil
+	}
+	components := strings.Split(name, "/")
+	for _, c := range components {
+		switch {
+		case c == "" || c == "." || c == ".." || strings.IndexByte(c, 0) >= 0:
+			return nil, syscall.EINVAL
+		case len(c) > maxName:
+			return nil, syscall.ENAMETOOLONG
+		}
+	}
+	return components, nil
+}
+
+// walk goes from a name to the open directory that holds it. Every operation
+// comes this way. Symlinks in the middle are resolved inside the merged tree,
+// the last one only with follow; an absolute target counts from the tree's
+// root, and ".." in one stays inside it. The last component need not exist.
+//
+// Errors: ENOENT, ENOTDIR, ELOOP after 40 links, and lookup's.
+func (fsys *FS) walk(name string, follow bool) (place, error) {
+	components, err := splitName(name)
+	if err != nil {
+		return place{}, err
+	}
+	w := walker{fsys: fsys, at: fsys.root, pending: components}
+	if err := w.run(follow); err != nil {
+		w.at.close()
+		return place{}, err
+	}
+	if len(w.pending) == 0 {
+		// Only a link can end on a directory that was entered.
+		return fsys.placeOf(w.at)
+	}
+	return place{w.at, w.pending[0]}, nil
+}
+
+// placeOf is where a directory that was entered has its name.
+func (fsys *FS) placeOf(d *dir) (place, error) {
+	if d == fsys.root {
+		return place{d, "."}, nil
+	}
+	d.close()
+	return fsys.walk(d.path, false)
+}
+
+// A walker is a walk under way.
+type walker struct {
+	fsys    *FS
+	at      *dir
+	pending []string
+	links   int
+}
+
+func (w *walker) run(follow bool) error {
+	for len(w.pending) > 0 {
+		name := w.pending[0]
+		last := len(w.pending) == 1
+		switch {
+		case name == "" || name == ".": // from a link's target
+			w.pending = w.pending[1:]
+			continue
+		case name == "..":
+			if err := w.up(); err != nil {
+				return err
+			}
+			continue
+		case len(name) > maxName:
+			return syscall.ENAMETOOLONG
+		case last && !follow:
+			return nil
+		}
+		if !last && w.jump() {
+			continue
+		}
+		done, err := w.step(name, last)
+		if err != nil || done {
+			return err
+		}
+	}
+	return nil
+}
+
+// step enters the next component or follows it; done says that it is the last
+// and stays where it is.
+func (w *walker) step(name string, last bool) (done bool, err error) {
+	f, err := w.fsys.find(w.at, name)
+	if err != nil {
+		if last && err == syscall.ENOENT {
+			return true, nil
+		}
+		return false, err
+	}
+	switch {
+	case f.st.IsSymlink():
+		return false, w.follow(f, name)
+	case last:
+		return true, nil
+	case !f.st.IsDir():
+		return false, syscall.ENOTDIR
+	}
+	e, err := w.fsys.lookup(w.at, name, true)
+	if err != nil {
+		return false, err
+	}
+	if !e.isDir() {
+		return false, syscall.ENOENT // gone since it was found
+	}
+	w.enter(e.dir)
+	w.pending = w.pending[1:]
+	return false, nil
+}
+
+func (w *walker) enter(d *dir) {
+	w.at.close()
+	w.at = d
+}
+
+// up goes to the parent; the root is its own.
+func (w *walker) up() error {
+	w.pending = w.pending[1:]
+	if w.at == w.fsys.root {
+		return nil
+	}
+	parent, _ := splitLast(w.at.path)
+	components, err := splitName(parent)
+	if err != nil {
+		return err
+	}
+	// The way down again has no links and no dots: it was walked.
+	w.pending = append(components, w.pending...)
+	w.enter(w.fsys.root)
+	return nil
+}
+
+// splitLast cuts the last component off a path.
+func splitLast(path string) (parent, name string) {
+	i := strings.LastIndexByte(path, '/')
+	if i < 0 {
+		return ".", path
+	}
+	return path[:i], path[i+1:]
+}
+
+// follow puts the target of the symlink name in its place.
+func (w *walker) follow(f found, name string) error {
+	if w.links++; w.links > maxLinks {
+		return syscall.ELOOP
+	}
+	target, err := f.at.Readlink(name)
+	if err != nil {
+		return err
+	}
+	w.pending = append(strings.Split(target, "/"), w.pending[1:]...)
+	if strings.HasPrefix(target, "/") {
+		w.enter(w.fsys.root)
+	}
+	return nil
+}
+
+// jump enters all but the last component at once where nothing can be merged
+// any more: beneath a directory of the lowest layer alone, no mark counts. It
+// leaves symlinks and whatever it cannot enter to step.
+func (w *walker) jump() bool {
+	d := w.at
+	if d.upper != nil || len(d.lowers) != 1 || !d.lowers[0].layer.last || len(w.fsys.traps) > 0 {
+		return false
+	}
+	way := w.pending[:len(w.pending)-1]
+	for _, name := range way {
+		if name == "" || name == "." || name == ".." {
+			return false
+		}
+	}
+	path := strings.Join(way, "/")
+	inner, err := d.lowers[0].OpenPath(path)
+	if err != nil {
+		return false
+	}
+	w.enter(&dir{
+		path:   d.join(path),
+		abs:    d.abs + "/" + path,
+		lowers: []lowerDir{{d.lowers[0].layer, inner}},
+	})
+	w.pending = w.pending[len(way):]
+	return true
+}
+
+// A found is the object that the merged tree shows under a name.
+type found struct {
+	st    at.Stat
+	layer int     // 0 is upper
+	at    *at.Dir // its directory in that layer
+}
+
+// find looks name in d up as far as its attributes need: the topmost object
+// that is not a whiteout. What a directory there is merged with is not asked.
+// Errors: ENOENT, and what a layer answers.
+func (fsys *FS) find(d *dir, name string) (f found, err error) {
+	if name == "." {
+		f.at = d.top()
+		if d.upper == nil {
+			f.layer = d.lowers[0].layer.index
+		}
+		return f, f.at.Stat(".", &f.st)
+	}
+	if d.upper != nil {
+		f.at = &d.upper.Dir
+		white, err := fsys.findIn(&f, name)
+		if err == nil && white {
+			return f, syscall.ENOENT
+		}
+		if !at.IsMissing(err) {
+			return f, upperError(err)
+		}
+	}
+	for _, l := range d.lowers {
+		f.at, f.layer = l.Dir, l.layer.index
+		white, err := fsys.findIn(&f, name)
+		if err == nil && white {
+			break
+		}
+		if err == nil {
+			return f, nil
+		}
+		if !at.IsMissing(err) {
+			return f, &layerError{l.layer, err}
+		}
+	}
+	return f, syscall.ENOENT
+}
+
+// findIn looks name up in the one directory f.at.
+func (fsys *FS) findIn(f *found, name string) (white bool, err error) {
+	if err := f.at.Stat(name, &f.st); err != nil {
+		return false, err
+	}
+	return fsys.marks.isWhiteout(f.at, name, &f.st)
+}
