@@ -125,7 +125,7 @@ func (h *Handler) transfer(w http.ResponseWriter, rq *request, do func(dst strin
 		return err
 	}
 	dst := rq.dst
-	if dst == rq.path || dst.Contains(rq.path) || rq.path.Contains(dst) && (rq.Method == "MOVE" || !shallow(rq)) {
+	if dst == rq.path || dst.Contains(rq.path) || rq.path.Contains(dst) {
 		// RFC 4918, sections 9.8.5 and 9.9.4
 		return refuse(http.StatusForbidden, "source and destination are one, or one holds the other")
 	}
@@ -154,11 +154,6 @@ func (h *Handler) transfer(w http.ResponseWriter, rq *request, do func(dst strin
 	}
 	writeDone(w, rq.dstInfo != nil)
 	return nil
-}
-
-func shallow(rq *request) bool {
-	d, _, err := parseDepth(rq.Header, depthInfinity)
-	return err == nil && d == depthZero
 }
 
 // readDestination reads where a COPY or MOVE leads, and looks what is there.

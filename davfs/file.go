@@ -49,14 +49,13 @@ func (f *File) open() error {
 	if err != nil {
 		return err
 	}
-	now, err := content.Stat()
-	if err != nil {
-		content.Close()
-		return err
+	now, err := content.Info()
+	if err == nil && entityTag(now) != entityTag(f.info) {
+		err = syscall.ESTALE
 	}
-	if info, ok := now.(*overlay.Info); ok && entityTag(info) != entityTag(f.info) {
-		content.Close()
-		return syscall.ESTALE
+	if err != nil {
+		_ = content.Close() // nothing was written
+		return err
 	}
 	f.content = content
 	return nil
@@ -196,11 +195,7 @@ func (f *File) SyscallConn() (syscall.RawConn, error) {
 	if err := f.open(); err != nil {
 		return nil, flatten("syscallconn", f.name, err)
 	}
-	conn, ok := any(f.content).(syscall.Conn)
-	if !ok {
-		return nil, flatten("syscallconn", f.name, syscall.EOPNOTSUPP)
-	}
-	return conn.SyscallConn()
+	return f.content.SyscallConn()
 }
 
 // Close closes what was opened.

@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"overdav/overlay"
 )
 
 // maxRanges is how many ranges of one file a request may ask for; beyond, the
@@ -34,22 +32,19 @@ func (h *Handler) get(w http.ResponseWriter, rq *request) error {
 		return err
 	}
 	defer f.Close() // it was only read
-	stat, err := f.Stat()
+	info, err := f.Info()
 	if err != nil {
 		return err
 	}
 	header := w.Header()
-	if info, ok := stat.(*overlay.Info); ok {
-		rq.info = info
-		header.Set("ETag", entityTag(info))
-		if sums, ok := h.knownSums(rq.path, info); ok {
-			header.Set("OC-Checksum", sums.header())
-		}
+	header.Set("ETag", entityTag(info))
+	if sums, ok := h.knownSums(rq.path, info); ok {
+		header.Set("OC-Checksum", sums.header())
 	}
 	setContentHeaders(header, rq.path.Base())
 	// ServeContent keeps to RFC 9110, sections 13 and 14, and sends by
 	// sendfile(2) as long as nothing is wrapped around w.
-	http.ServeContent(w, h.forServeContent(rq, stat.ModTime()), "", lastModified(stat.ModTime()), f)
+	http.ServeContent(w, forServeContent(rq, info.ModTime()), "", lastModified(info.ModTime()), f)
 	return nil
 }
 
@@ -74,21 +69,20 @@ func isActive(kind string) bool {
 // (RFC 9110, section 8.8.2.2).
 const hot = 2 * time.Second
 
-// forServeContent takes from the request what ServeContent would believe too
-// easily. A date proves that a copy is current only when it is the very date
-// of the file, whose times go back when a client sets them, and only when
-// nothing else can have happened in the same second.
-func (h *Handler) forServeContent(rq *request, modTime time.Time) *http.Request {
+// forServeContent leaves to ServeContent the ranges alone. The conditions were
+// held against the file by the guard, and a date in If-Range by the same rule:
+// only the very date of the file proves anything, since times go back when a
+// client sets them, and not within the second of a change.
+func forServeContent(rq *request, modTime time.Time) *http.Request {
 	header := rq.Header.Clone()
-	proves := func(date string) bool {
-		t, err := http.ParseTime(date)
-		return err == nil && t.Unix() == lastModified(modTime).Unix() && time.Since(modTime) >= hot
+	for _, name := range []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"} {
+		header.Del(name)
 	}
-	if since := header.Get("If-Modified-Since"); since != "" && !proves(since) {
-		header.Del("If-Modified-Since")
-	}
-	if ifRange := header.Get("If-Range"); ifRange != "" && !strings.HasPrefix(ifRange, `"`) && !proves(ifRange) {
-		header.Del("Range")
+	if ifRange := header.Get("If-Range"); ifRange != "" && !strings.HasPrefix(ifRange, `"`) {
+		t, err := http.ParseTime(ifRange)
+		if err != nil || !t.Equal(lastModified(modTime)) || time.Since(modTime) < hot {
+			header.Del("Range")
+		}
 	}
 	if strings.Count(header.Get("Range"), ",") >= maxRanges {
 		header.Del("Range")

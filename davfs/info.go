@@ -47,7 +47,7 @@ func entityTag(info *overlay.Info) string {
 	if !info.Mode().IsRegular() {
 		return ""
 	}
-	return info.ETag()
+	return `"` + info.ETag() + `"`
 }
 
 func isSymlink(info *overlay.Info) bool { return info.Mode()&fs.ModeSymlink != 0 }

@@ -94,8 +94,10 @@ func (u *upload) copyFrom(name string, seen *overlay.Info, keep int64) error {
 	if info, ok := now.(*overlay.Info); !ok || entityTag(info) != entityTag(seen) {
 		return syscall.ESTALE
 	}
-	_, err = copyBuffered(u.staged, io.LimitReader(f, keep))
-	return err
+	if err := u.staged.CopyContent(f); err != nil {
+		return err
+	}
+	return u.staged.Truncate(keep)
 }
 
 // writeRange writes r, which must have length bytes, at offset.
@@ -142,20 +144,12 @@ func (u *upload) Close() error {
 // Preconditions: u.name is locked.
 func (u *upload) commit() error {
 	u.done = true
-	if err := u.staged.Commit(); err != nil {
-		return err
-	}
-	if len(u.patches) > 0 {
-		if err := patchDeadProps(u.fs.tree, u.name, u.patches); err != nil {
-			return err
-		}
-	}
-	info, err := u.fs.tree.Stat(u.name)
+	info, err := u.staged.Commit()
 	if err != nil {
 		return err
 	}
 	u.committed = info
-	return nil
+	return patchDeadProps(u.fs.tree, u.name, u.patches)
 }
 
 // abort forgets the upload. After commit it does nothing.
