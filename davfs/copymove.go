@@ -1,7 +1,6 @@
 package davfs
 
 import (
-	"errors"
 	"io/fs"
 	"net/http"
 	"syscall"
@@ -30,7 +29,7 @@ func (h *Handler) delete(w http.ResponseWriter, rq *request) error {
 	if err := removeAll(h.tree, rq.path.Name()); err != nil {
 		return err
 	}
-	if err := h.locks.removeTree(rq.path); err != nil {
+	if err := h.locks.RemoveTree(rq.path); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -146,7 +145,7 @@ func (h *Handler) transfer(w http.ResponseWriter, rq *request, do func(dst strin
 	if err := do(dst.Name(), overwrite); err != nil {
 		return err
 	}
-	if err := h.forgetLocks(rq); err != nil {
+	if err := h.forgetLocks(rq, rq.dstInfo); err != nil {
 		return err
 	}
 	if err := h.setOCMtime(w, rq, dst); err != nil {
@@ -175,15 +174,4 @@ func (h *Handler) readDestination(rq *request) error {
 	rq.dst, rq.dstSlash = inShare, slash
 	rq.dstInfo, err = h.look(inShare)
 	return err
-}
-
-// forgetLocks ends the locks that a MOVE takes the ground from: those on the
-// source do not travel (RFC 4918, section 7.6), those on what was replaced go
-// with it (section 9.9.3). A COPY changes what is at the destination, as a PUT
-// does, and the locks there stay.
-func (h *Handler) forgetLocks(rq *request) error {
-	if rq.Method != "MOVE" {
-		return nil
-	}
-	return errors.Join(h.locks.removeTree(rq.path), h.locks.removeTree(rq.dst))
 }

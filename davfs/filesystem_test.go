@@ -5,7 +5,6 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -275,9 +274,3 @@ func TestBrokenUploadLeavesTheOldFile(t *testing.T) {
 }
 
 func serveWith(t *testing.T, files map[string]string) *share { return serve(t, files) }
-
-func TestStatusOfFSErrors(t *testing.T) {
-	if got := Status("GET", fs.ErrNotExist); got != http.StatusNotFound {
-		t.Errorf("fs.ErrNotExist: got %d, want 404", got)
-	}
-}

@@ -163,7 +163,10 @@ func (h *Handler) stateOf(p Path) (ifState, error) {
 	if err != nil {
 		return ifState{}, err
 	}
-	state := ifState{tokens: h.locks.tokensOn(p)}
+	var state ifState
+	for _, lock := range h.locks.Covering(p) {
+		state.tokens = append(state.tokens, lock.Token)
+	}
 	if info != nil {
 		state.etag = entityTag(info)
 	}
@@ -202,34 +205,8 @@ func (h *Handler) hold(rq *request, paths ...Path) (release func(), err error) {
 }
 
 // tokens refuses a change of what is locked unless the client has submitted a
-// token of each lock in question (RFC 4918, sections 6, 7).
+// token of each lock in question.
 func (h *Handler) tokens(rq *request) error {
-	c := h.locks.check(rq.user, rq.ifs.tokens())
-	switch rq.Method {
-	case "PUT", "PATCH", "PROPPATCH":
-		c.resource(rq.path)
-		if rq.info == nil {
-			c.membership(rq.path)
-		}
-	case "MKCOL":
-		c.resource(rq.path)
-		c.membership(rq.path)
-	case "LOCK": // whether the locks go together is the table's to say
-		if rq.info == nil {
-			c.membership(rq.path)
-		}
-	case "DELETE":
-		c.tree(rq.path)
-		c.membership(rq.path)
-	case "MOVE":
-		c.tree(rq.path)
-		c.membership(rq.path)
-		fallthrough
-	case "COPY":
-		c.tree(rq.dst)
-		if rq.dstInfo == nil {
-			c.membership(rq.dst)
-		}
-	}
-	return c.refusal(func(p Path) string { return h.href(rq, p) })
+	err := h.locks.Check(rq.user, rq.ifs.tokens(), touched(rq)...)
+	return h.lockedError(rq, err, "lock-token-submitted")
 }

@@ -18,7 +18,7 @@ type Options struct {
 	// Site says how clients address the server.
 	Site Site
 	// Locks holds the locks of the share. Nil means locks in memory.
-	Locks *LockTable
+	Locks *Locks
 	// User says who makes a request; locks are bound to it. Nil means that
 	// all are one.
 	User func(*http.Request) string
@@ -52,7 +52,7 @@ type Handler struct {
 	opts   Options
 	share  Path
 	policy namePolicy
-	locks  *LockTable
+	locks  *Locks
 }
 
 // NewHandler returns a Handler of fs.
@@ -65,9 +65,9 @@ func NewHandler(fs *FileSystem, o Options) (*Handler, error) {
 	}
 	h := &Handler{fs: fs, tree: fs.tree, opts: o, share: share, policy: policy, locks: o.Locks}
 	if h.locks == nil {
-		h.locks = NewMemoryLockTable()
+		h.locks = NewLocks(LockOptions{})
 	}
-	return h, nil
+	return h, h.pruneLocks()
 }
 
 // A method is what a Handler does for one HTTP method.

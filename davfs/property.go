@@ -22,9 +22,10 @@ const (
 // An entry is a resource that a PROPFIND tells of. What several properties need
 // is read once, when the first asks for it.
 type entry struct {
-	h    *Handler
-	path Path
-	info *overlay.Info // of what it leads to, if it is a symlink
+	h      *Handler
+	prefix Path // of hrefs
+	path   Path
+	info   *overlay.Info // of what it leads to, if it is a symlink
 
 	dead     []webdav.Property
 	deadRead bool
@@ -64,22 +65,22 @@ type liveProp struct {
 	write func(m *multistatus, tag propTag, e *entry) bool
 }
 
-func dav(local string) xml.Name { return xml.Name{Space: nsDAV, Local: local} }
+func davName(local string) xml.Name { return xml.Name{Space: nsDAV, Local: local} }
 
 // liveProps are the properties of RFC 4918, section 15, of RFC 4331, and those
 // of clients. None of them opens a file.
 var liveProps = []liveProp{
-	{dav("resourcetype"), true, false, writeResourceType},
-	{dav("displayname"), true, false, writeDisplayName},
-	{dav("creationdate"), true, false, writeCreationDate},
-	{dav("getlastmodified"), true, false, writeLastModified},
-	{dav("getcontentlength"), true, false, writeContentLength},
-	{dav("getcontenttype"), true, false, writeContentType},
-	{dav("getetag"), true, false, writeETag},
-	{dav("lockdiscovery"), true, false, writeLockDiscovery},
-	{dav("supportedlock"), true, true, writeSupportedLock},
-	{dav("quota-available-bytes"), false, false, writeQuotaAvailable}, // RFC 4331, section 3: not in allprop
-	{dav("quota-used-bytes"), false, false, writeQuotaUsed},
+	{davName("resourcetype"), true, false, writeResourceType},
+	{davName("displayname"), true, false, writeDisplayName},
+	{davName("creationdate"), true, false, writeCreationDate},
+	{davName("getlastmodified"), true, false, writeLastModified},
+	{davName("getcontentlength"), true, false, writeContentLength},
+	{davName("getcontenttype"), true, false, writeContentType},
+	{davName("getetag"), true, false, writeETag},
+	{davName("lockdiscovery"), true, false, writeLockDiscovery},
+	{davName("supportedlock"), true, true, writeSupportedLock},
+	{davName("quota-available-bytes"), false, false, writeQuotaAvailable}, // RFC 4331, section 3: not in allprop
+	{davName("quota-used-bytes"), false, false, writeQuotaUsed},
 	{xml.Name{Space: nsApache, Local: "executable"}, false, false, writeExecutable},
 	{xml.Name{Space: nsOwnCloud, Local: "checksums"}, false, false, writeChecksums},
 	{xml.Name{Space: nsMicrosoft, Local: "Win32LastModifiedTime"}, false, false, writeLastModified},

@@ -65,7 +65,7 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 	out, end := h.beginMultistatus(w, rq)
 	l := lister{h: h, out: out, prefix: h.hrefPrefix(rq), props: selectProps(ask, len(body) == 0), brief: isBrief(rq.Header)}
 	if !noRoot {
-		l.write(&entry{h: h, path: rq.path, info: rq.info}, false)
+		l.write(&entry{h: h, prefix: l.prefix, path: rq.path, info: rq.info}, false)
 	}
 	l.budget = h.opts.InfiniteDepth
 	l.members(rq.path, members, d == depthInfinity)
@@ -77,11 +77,6 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 
 // hrefPrefix is what stands before the paths of the share in an answer.
 func (h *Handler) hrefPrefix(rq *request) Path { return rq.front.prefix.join(h.share) }
-
-// href is the path of a resource as the client knows it.
-func (h *Handler) href(rq *request, p Path) string {
-	return string(appendHref(nil, h.hrefPrefix(rq), p, false))
-}
 
 // isBrief says whether the client does without being told what there is not:
 // RFC 8144, section 2.1, and Microsoft's header of before.
@@ -214,7 +209,7 @@ func (l *lister) members(dir Path, infos []*overlay.Info, deep bool) (more bool)
 			l.budget--
 		}
 		p := dir.child(info.Name())
-		l.write(&entry{h: l.h, path: p, info: followed(l.h.tree, dir.Name(), info)}, true)
+		l.write(&entry{h: l.h, prefix: l.prefix, path: p, info: followed(l.h.tree, dir.Name(), info)}, true)
 		if deep && info.IsDir() && !l.beneath(p) {
 			return false
 		}
@@ -300,8 +295,8 @@ func (l *lister) writeValue(e *entry, p *selectedProp) bool {
 // neverStored are names that clients ask for in every listing and nobody sets:
 // looking for them would cost a call for each entry.
 var neverStored = map[xml.Name]bool{
-	dav("getcontentlanguage"): true, dav("source"): true, dav("checked-in"): true, dav("checked-out"): true,
-	dav("quota"): true, dav("quotaused"): true, dav("getmodifiedby"): true, dav("iscollection"): true, dav("ishidden"): true,
+	davName("getcontentlanguage"): true, davName("source"): true, davName("checked-in"): true, davName("checked-out"): true,
+	davName("quota"): true, davName("quotaused"): true, davName("getmodifiedby"): true, davName("iscollection"): true, davName("ishidden"): true,
 	{Space: nsOwnCloud, Local: "permissions"}: true, {Space: nsOwnCloud, Local: "fileid"}: true,
 	{Space: nsOwnCloud, Local: "id"}: true, {Space: nsOwnCloud, Local: "size"}: true,
 	{Space: "http://www.apple.com/webdav_fs/props/", Local: "appledoubleheader"}: true,

@@ -166,13 +166,13 @@ func TestPropfindProperties(t *testing.T) {
 		{"/d/", "getcontenttype", "", false},
 		{"/d/", "getetag", "", false},
 	} {
-		value, ok := got.value(test.href, dav(test.local))
+		value, ok := got.value(test.href, davName(test.local))
 		if value != test.want || ok != test.ok {
 			t.Errorf("%s of %s: got %q, %v, want %q, %v", test.local, test.href, value, ok, test.want, test.ok)
 		}
 	}
 	for _, local := range []string{"quota-available-bytes", "quota-used-bytes"} {
-		if value, ok := got.value("/d/", dav(local)); !ok || strings.HasPrefix(value, "-") || value == "" {
+		if value, ok := got.value("/d/", davName(local)); !ok || strings.HasPrefix(value, "-") || value == "" {
 			t.Errorf("%s of /d/: got %q", local, value)
 		}
 	}
@@ -183,12 +183,12 @@ func TestPropfindProperties(t *testing.T) {
 
 func TestAllpropHasNoQuotaAndIncludeAdds(t *testing.T) {
 	s := serve(t, map[string]string{"d/": ""})
-	quota := dav("quota-available-bytes")
+	quota := davName("quota-available-bytes")
 	got := parseListing(t, s.want(207, "PROPFIND", "/d/", allprop, "Depth: 0").body)
 	if _, ok := got.value("/d/", quota); ok {
 		t.Error("allprop tells of the quota (RFC 4331, section 3)")
 	}
-	if _, ok := got.value("/d/", dav("supportedlock")); !ok {
+	if _, ok := got.value("/d/", davName("supportedlock")); !ok {
 		t.Error("allprop does not tell of supportedlock")
 	}
 	with := `<D:propfind xmlns:D="DAV:"><D:allprop/><D:include><D:quota-available-bytes/></D:include></D:propfind>`
@@ -202,7 +202,7 @@ func TestPropname(t *testing.T) {
 	s := serve(t, map[string]string{"f": "1"})
 	body := s.want(207, "PROPFIND", "/f", `<D:propfind xmlns:D="DAV:"><D:propname/></D:propfind>`, "Depth: 0").body
 	got := parseListing(t, body)
-	if value, ok := got.value("/f", dav("getetag")); !ok || value != "" {
+	if value, ok := got.value("/f", davName("getetag")); !ok || value != "" {
 		t.Errorf("getetag: got %q, %v, want the bare name", value, ok)
 	}
 }

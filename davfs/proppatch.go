@@ -119,7 +119,7 @@ var errProtected = &protocolError{status: http.StatusForbidden, condition: "cann
 func (u *update) add(p propPatch) error {
 	value := strings.TrimSpace(html.UnescapeString(string(p.value)))
 	switch p.name {
-	case dav("getlastmodified"), dav("lastmodified"), xml.Name{Space: nsMicrosoft, Local: "Win32LastModifiedTime"}:
+	case davName("getlastmodified"), davName("lastmodified"), xml.Name{Space: nsMicrosoft, Local: "Win32LastModifiedTime"}:
 		return u.setTime(p, value)
 	case xml.Name{Space: nsApache, Local: "executable"}:
 		return u.setExecutable(p, value)
@@ -130,7 +130,7 @@ func (u *update) add(p propPatch) error {
 			return refuse(http.StatusConflict, "not a date")
 		}
 	}
-	if _, live := liveIndex[p.name]; live || p.name == dav("getcontentlanguage") {
+	if _, live := liveIndex[p.name]; live || p.name == davName("getcontentlanguage") {
 		return errProtected
 	}
 	u.dead = append(u.dead, webdav.Proppatch{Remove: p.remove, Props: []webdav.Property{
@@ -148,7 +148,7 @@ func (u *update) setTime(p propPatch, value string) error {
 	t, err := http.ParseTime(value)
 	if err != nil {
 		seconds, ok := parseDigits(value)
-		if !ok || seconds <= 0 || p.name != dav("lastmodified") {
+		if !ok || seconds <= 0 || p.name != davName("lastmodified") {
 			return refuse(http.StatusConflict, "not a time")
 		}
 		t = time.Unix(seconds, 0)

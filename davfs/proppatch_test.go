@@ -34,7 +34,7 @@ func TestModificationTimeInEveryDialect(t *testing.T) {
 				t.Errorf("%s on %s: got %s, want one propstat of 200", property, path, got.body)
 			}
 			listing := parseListing(t, s.want(207, "PROPFIND", path, named("D:getlastmodified"), "Depth: 0").body)
-			if value, _ := listing.value(path, dav("getlastmodified")); value != want {
+			if value, _ := listing.value(path, davName("getlastmodified")); value != want {
 				t.Errorf("%s on %s: got %s, want %s", property, path, value, want)
 			}
 		}
@@ -45,7 +45,7 @@ func TestCreationDateIsWhatWindowsSet(t *testing.T) {
 	s := serve(t, map[string]string{"f": "1"})
 	s.want(207, "PROPPATCH", "/f", patchSet("<Z:Win32CreationTime>Thu, 02 Jan 2020 03:04:05 GMT</Z:Win32CreationTime>"))
 	got := parseListing(t, s.want(207, "PROPFIND", "/f", named("D:creationdate"), "Depth: 0").body)
-	if value, _ := got.value("/f", dav("creationdate")); value != "2020-01-02T03:04:05Z" {
+	if value, _ := got.value("/f", davName("creationdate")); value != "2020-01-02T03:04:05Z" {
 		t.Errorf("got %s", value)
 	}
 }

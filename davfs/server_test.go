@@ -119,7 +119,17 @@ func mustDo(t *testing.T, err error) {
 // serve serves a tree with these files through Handler.
 func serve(t *testing.T, files map[string]string, options ...func(*Options)) *share {
 	t.Helper()
-	tree, lower, upper := openTree(t, files)
+	return serveOn(t, files, nil, options...)
+}
+
+// serveOn is serve with a say in how the tree is opened.
+func serveOn(t *testing.T, files map[string]string, engine func(*overlay.Options), options ...func(*Options)) *share {
+	t.Helper()
+	var engines []func(*overlay.Options)
+	if engine != nil {
+		engines = append(engines, engine)
+	}
+	tree, lower, upper := openTree(t, files, engines...)
 	s := &share{t: t, tree: tree, fs: NewFileSystem(tree), lower: lower, upper: upper}
 	o := Options{Log: func(r *http.Request, status int, err error) {
 		t.Logf("%s %s: %d: %v", r.Method, r.URL, status, err)

@@ -87,10 +87,14 @@ var statuses = []struct {
 	{"", syscall.ENOMEM, http.StatusServiceUnavailable},
 	{"", syscall.EAGAIN, http.StatusServiceUnavailable},
 	{"", context.DeadlineExceeded, http.StatusServiceUnavailable},
-	{"", io.ErrUnexpectedEOF, http.StatusBadRequest},   // RFC 9112, section 8: an incomplete message
-	{"", errBadPath, http.StatusBadRequest},            // RFC 9110, section 15.5.1
-	{"", errPathTooLong, http.StatusRequestURITooLong}, // RFC 9110, section 15.5.15
-	{"", errBadXML, http.StatusBadRequest},             // RFC 4918, section 8.2
+	{"", io.ErrUnexpectedEOF, http.StatusBadRequest},      // RFC 9112, section 8: an incomplete message
+	{"", errBadPath, http.StatusBadRequest},               // RFC 9110, section 15.5.1
+	{"", errPathTooLong, http.StatusRequestURITooLong},    // RFC 9110, section 15.5.15
+	{"", ErrNotLockOwner, http.StatusForbidden},           // RFC 4918, section 6.4
+	{"", ErrTooManyLocks, http.StatusInsufficientStorage}, // RFC 4918, section 11.5
+	{"", ErrLockTableFull, http.StatusServiceUnavailable}, // RFC 9110, section 15.6.4
+	{"", ErrLockOwnerTooLong, http.StatusRequestEntityTooLarge},
+	{"", errBadXML, http.StatusBadRequest}, // RFC 4918, section 8.2
 	{"", errXMLTooLarge, http.StatusRequestEntityTooLarge},
 	{"", errBadHeader, http.StatusBadRequest},
 	{"", errHeaderTooLarge, http.StatusRequestHeaderFieldsTooLarge},       // RFC 6585, section 5
