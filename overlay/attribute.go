@@ -145,13 +145,10 @@ func (fsys *FS) trySetAttribute(name string, follow bool, set func(target) error
 	if err := fsys.refuseMarked(f.at, p.name); err != nil {
 		return t.end(err)
 	}
-	tag, to := fsys.tagOf(p.name, f), target{p.dir.upper, p.name}
-	if err := set(to); err != nil {
+	if err := set(target{p.dir.upper, p.name}); err != nil {
 		return t.end(err)
 	}
-	if f.st.IsRegular() {
-		fsys.marks.keepTag(tag, to.Setxattr)
-	}
+	fsys.keepTag(fsys.tagOf(&f), f.at, p.name)
 	return t.end(fsys.syncAttributes(p.dir.upper, p.name, &f.st))
 }
 
@@ -256,7 +253,7 @@ func (fsys *FS) copyAttributes(src *lowerObject, t *temp) error {
 	if err := fsys.setOrigin(src, to); err != nil {
 		return err
 	}
-	if p := (protection{src.st.Immutable, src.st.Append}); p.any() {
+	if p := src.layer.protection(&src.st); p.any() {
 		if err := to.Setxattr(fsys.marks.protattr, formatProtection(p)); err != nil {
 			return err
 		}

@@ -152,8 +152,9 @@ func (fsys *FS) openLower(name string, follow bool) (*lowerObject, error) {
 func (fsys *FS) refuseProtected(e *entry) error {
 	var p protection
 	switch {
+	case !e.exists():
 	case !e.inUpper:
-		p = protection{e.lower.Immutable, e.lower.Append}
+		p = e.layer().protection(&e.lower)
 	case e.isDir():
 		p = e.dir.marks.protected
 	default:
@@ -192,6 +193,9 @@ func (t *txn) copyUpDirs(path string) (*dir, error) {
 			return nil, err
 		}
 		if e.isDir() && !e.inUpper {
+			if err := e.dir.lowers[0].Stat(".", &e.lower); err != nil {
+				return nil, &layerError{e.dir.lowers[0].layer, err}
+			}
 			e, err = t.copyUpDir(d, e)
 			if err != nil {
 				return nil, fmt.Errorf("copy up %s: %w", d.join(name), err)
@@ -291,7 +295,8 @@ func (fsys *FS) stageCopy(src *lowerObject, truncate bool) (*temp, error) {
 		return fsys.stageSpecial(src)
 	}
 	if src.truncated = truncate; truncate {
-		src.st.Size = 0
+		// It shows as soon as it is in place: a change of content.
+		src.st.Size, src.st.Mtime = 0, time.Now()
 	}
 	temp, err := fsys.staging.newFile(fsys.staging.tmp, 0o600)
 	if err != nil {
@@ -361,7 +366,7 @@ func (fsys *FS) installCopy(src *lowerObject, temp *temp) (done bool, err error)
 		return false, t.end(nil)
 	}
 	if err == nil && temp.file != nil && !src.truncated {
-		fsys.marks.keepTag(derivedTag(&e.lower), temp.file.Setxattr)
+		fsys.keepTag(derivedTag(&e.lower), &p.dir.upper.Dir, p.name)
 	}
 	t.changed(p.dir.upper)
 	return err == nil, t.end(err)

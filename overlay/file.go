@@ -62,7 +62,7 @@ func (fsys *FS) tryOpen(name string) (*File, error) {
 	if err != nil {
 		return nil, t.end(err)
 	}
-	f := &File{fsys: fsys, name: name, info: Info{name: baseName(name), layer: found.layer}}
+	f := &File{fsys: fsys, name: name, info: Info{name: baseName(name), st: found.st, layer: found.layer}}
 	switch {
 	case found.st.IsDir():
 		err = f.openDir(t, p)
@@ -197,9 +197,7 @@ func (fsys *FS) openUpper(name string, flag int) (*File, error) {
 		return nil, t.end(raced(err))
 	}
 	if err = fsys.refuseMetacopy(&file.File); err == nil && flag&os.O_TRUNC != 0 {
-		if err = fsys.marks.dropTag(file); err == nil {
-			err = file.Truncate(0)
-		}
+		err = file.Truncate(0)
 	}
 	if err = t.end(err); err != nil {
 		_ = file.Close() // nothing was written
@@ -244,8 +242,11 @@ func (fsys *FS) createFile(name string, flag int, perm fs.FileMode, follow bool)
 	f := &File{fsys: fsys, name: name, flag: flag, read: &temp.file.File, write: temp.file}
 	f.info.name = baseName(name)
 	err = fsys.show(t, p, here, temp, e, false)
-	if err = t.end(err); err != nil {
-		temp.close()
+	if err = t.end(err); err == nil {
+		temp.file = nil // it is f's now
+	}
+	temp.close()
+	if err != nil {
 		return nil, err
 	}
 	return f, nil
@@ -269,26 +270,15 @@ func (f *File) Info() (*Info, error) {
 	var err error
 	switch {
 	case f.read != nil:
-		if err = f.read.Stat(&info.st); err == nil {
-			info.tag = f.tag(&info.st)
-		}
+		err = f.read.Stat(&info.st)
 	case f.dir != nil:
-		if err = f.dir.top().Stat(".", &info.st); err == nil {
-			info.tag = derivedTag(&info.st)
-		}
+		err = f.dir.top().Stat(".", &info.st)
 	}
 	if err != nil {
 		return nil, pathError("stat", f.name, err)
 	}
+	info.tag = f.fsys.tagOf(&found{st: info.st, layer: info.layer})
 	return &info, nil
-}
-
-// tag of the open file.
-func (f *File) tag(st *at.Stat) tag {
-	if f.info.layer != 0 {
-		return derivedTag(st)
-	}
-	return f.fsys.marks.tagOf(st, f.read.Getxattr)
 }
 
 // Read reads from the file's offset.
@@ -370,9 +360,6 @@ func (f *File) beforeWrite(op string) (err error) {
 		var st at.Stat
 		if err = f.write.Stat(&st); err == nil {
 			err = stripPrivileges(f.write, &st)
-		}
-		if err == nil {
-			err = f.fsys.marks.dropTag(f.write)
 		}
 	})
 	return f.ioError(op, err)

@@ -16,17 +16,9 @@ type Info struct {
 	tag   tag
 }
 
-// newInfo tells of what was found under a name, to be called as.
-func (fsys *FS) newInfo(as, name string, f found) *Info {
-	return &Info{name: as, st: f.st, layer: f.layer, tag: fsys.tagOf(name, f)}
-}
-
-// tagOf is the tag of what was found under a name.
-func (fsys *FS) tagOf(name string, f found) tag {
-	if f.layer != 0 {
-		return derivedTag(&f.st)
-	}
-	return fsys.marks.tagOf(&f.st, func(attr string) ([]byte, error) { return f.at.Getxattr(name, attr) })
+// newInfo tells of what was found, by the name that it is called.
+func (fsys *FS) newInfo(name string, f *found) *Info {
+	return &Info{name: name, st: f.st, layer: f.layer, tag: fsys.tagOf(f)}
 }
 
 // Name is the last component of the name.

@@ -40,6 +40,7 @@ type FS struct {
 	events          Events
 	flattened       sync.Once // the warning about it
 
+	tags       tagTable    // of upper's files
 	rootImpure atomic.Bool // the root of upper is marked impure
 
 	// treeMu is shared by whoever walks the tree, and held alone by whoever
@@ -138,8 +139,8 @@ func (fsys *FS) Stat(name string) (*Info, error) { return fsys.stat("stat", name
 func (fsys *FS) Lstat(name string) (*Info, error) { return fsys.stat("lstat", name, false) }
 
 func (fsys *FS) stat(op, name string, follow bool) (info *Info, err error) {
-	err = fsys.see(name, follow, func(p place, f found) error {
-		info = fsys.newInfo(baseName(name), p.name, f)
+	err = fsys.see(name, follow, func(_ place, f found) error {
+		info = fsys.newInfo(baseName(name), &f)
 		return nil
 	})
 	if err != nil {
@@ -237,7 +238,8 @@ func (fsys *FS) Close() error {
 
 // releaseUpper ends the writing:
 //
-//  1. The trash is emptied, then staging.
+//  1. The trash is emptied, then staging, where a note of a move that was
+//     undone or done may be left.
 //  2. What was written reaches the disk, if durability says so.
 //  3. The guard is removed, then the lock. A crash before leaves the guard for
 //     the next start or for Unlock.
@@ -245,13 +247,19 @@ func (fsys *FS) releaseUpper() error {
 	s := fsys.staging
 	s.purges.Wait()
 	close(s.purge)
-	err := sweep(s)
+	var err error
+	if s.unfinished.Load() {
+		err = errors.New("a move that failed half way is finished by the next start")
+	} else {
+		err = errors.Join(sweep(s), s.removeNote())
+	}
 	if fsys.durability != DurabilityNone {
 		err = errors.Join(err, fsys.work.SyncAll())
 	}
 	if err == nil {
 		err = removeGuard(fsys.work)
 	}
+	err = errors.Join(err, fsys.tags.close())
 	s.close()
 	fsys.work.Close()
 	return errors.Join(err, fsys.lockFile.Close())

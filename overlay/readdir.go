@@ -188,7 +188,7 @@ func (l *lister) stat(name string, source int) (*Info, error) {
 	if white || err != nil {
 		return nil, l.readError(source, err)
 	}
-	return l.fsys.newInfo(name, name, f), nil
+	return l.fsys.newInfo(name, &f), nil
 }
 
 // rewind begins again: names made since are seen.

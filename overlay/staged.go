@@ -62,7 +62,11 @@ func (fsys *FS) stage(name string, perm fs.FileMode) (*Staged, error) {
 		return nil, t.end(err)
 	}
 	temp, err := fsys.staging.newFile(p.dir.upper, at.Perm(perm))
-	if err = t.end(err); err != nil {
+	if err != nil {
+		return nil, t.end(err)
+	}
+	if err := t.end(nil); err != nil {
+		temp.close()
 		return nil, err
 	}
 	return &Staged{fsys: fsys, name: name, path: p.path(), temp: temp}, nil
@@ -70,13 +74,13 @@ func (fsys *FS) stage(name string, perm fs.FileMode) (*Staged, error) {
 
 // refuseReplace refuses to replace what chattr protects.
 func (fsys *FS) refuseReplace(p place, f found) error {
-	if f.st.Immutable || f.st.Append {
-		return errProtected
-	}
 	if err := fsys.refuseFrom(p.dir); err != nil {
 		return err
 	}
 	if f.layer != 0 {
+		if fsys.root.lowers[f.layer-1].layer.protection(&f.st).any() {
+			return errProtected
+		}
 		return nil
 	}
 	return fsys.refuseMarked(f.at, p.name)
@@ -164,10 +168,9 @@ func (s *Staged) Commit() (*Info, error) {
 
 // committed tells of the file.
 func (s *Staged) committed() (*Info, error) {
-	info := &Info{name: baseName(s.name)}
-	err := s.temp.file.Stat(&info.st)
-	info.tag = s.fsys.marks.tagOf(&info.st, s.temp.file.Getxattr)
-	return info, err
+	var f found
+	err := s.temp.file.Stat(&f.st)
+	return s.fsys.newInfo(baseName(s.name), &f), err
 }
 
 // Abort throws the content away. After Commit it does nothing.
@@ -200,10 +203,7 @@ func (s *Staged) tryCommit() error {
 	if err := s.unchanged(e, old); err != nil {
 		return t.end(err)
 	}
-	if err = s.fsys.show(t, p, here, s.temp, e, false); err == nil {
-		s.fsys.marks.keepTag(newTag(), s.temp.file.Setxattr)
-	}
-	return t.end(err)
+	return t.end(s.fsys.show(t, p, here, s.temp, e, false))
 }
 
 // unchanged says whether the file is still the one whose attributes were taken.

@@ -91,7 +91,7 @@ func (k *kernel) Put(name, content string) error {
 	if err := k.copyAttrs(name, temp, keepOwner); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.Rename(k.path(temp), k.path(name))
+	return k.Rename(temp, name)
 }
 
 // resolve is name without symlinks: a file is replaced where it is. What is
@@ -142,9 +142,14 @@ func (k *kernel) Rmtree(name string) error {
 	return os.RemoveAll(k.path(name))
 }
 
+// Rename is rename(2) and nothing else: os.Rename refuses more.
+func (k *kernel) Rename(from, to string) error {
+	return syscall.Rename(k.path(from), k.path(to))
+}
+
 // Mv falls back to copying as mv(1) does.
 func (k *kernel) Mv(from, to string) error {
-	err := syscall.Rename(k.path(from), k.path(to))
+	err := k.Rename(from, to)
 	if !errors.Is(err, syscall.EXDEV) {
 		return err
 	}
@@ -211,7 +216,8 @@ func (k *kernel) copyMembers(from, to string, keep copyMode) error {
 	}
 	members, err := os.ReadDir(k.path(from))
 	for _, m := range members {
-		if err := k.copyTree(path.Join(from, m.Name()), path.Join(to, m.Name()), keep); err != nil {
+		err := k.copyTree(path.Join(from, m.Name()), path.Join(to, m.Name()), keep)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // listed, and denied
 			return err
 		}
 	}

@@ -150,11 +150,21 @@ func (d *Dir) Getxattr(name, attr string) ([]byte, error) {
 	return value, xattrErrno(err)
 }
 
+// XattrNames returns the names of d's own attributes as flistxattr(2) does, each
+// ended by a NUL, in buf if they fit.
+func (d *Dir) XattrNames(buf []byte) ([]byte, error) {
+	if !d.pathfd {
+		return sysFlistxattr(d.fd, buf)
+	}
+	names, err := d.Listxattr(".")
+	for _, name := range names {
+		buf = append(append(buf, name...), 0)
+	}
+	return buf, err
+}
+
 // Listxattr returns the names of the attributes of name.
 func (d *Dir) Listxattr(name string) ([]string, error) {
-	if name == "." && !d.pathfd {
-		return sysFlistxattr(d.fd)
-	}
 	names, err := xattr.LList(d.procPath(name))
 	runtime.KeepAlive(d)
 	return names, xattrErrno(err)

@@ -124,35 +124,20 @@ func sysReadlink(dirfd int, name string) (string, error) {
 	}
 }
 
-func sysFlistxattr(fd int) ([]string, error) {
-	var small [1024]byte
-	n, err := unix.Flistxattr(fd, small[:])
-	if err == nil {
-		return splitNames(small[:n]), nil
-	}
+func sysFlistxattr(fd int, buf []byte) ([]byte, error) {
+	buf = buf[:cap(buf)]
+	n, err := unix.Flistxattr(fd, buf)
 	for err == unix.ERANGE {
 		if n, err = unix.Flistxattr(fd, nil); err != nil {
 			return nil, err
 		}
-		buf := make([]byte, n+256)
-		if n, err = unix.Flistxattr(fd, buf); err == nil {
-			return splitNames(buf[:n]), nil
-		}
+		buf = make([]byte, n+256)
+		n, err = unix.Flistxattr(fd, buf)
 	}
-	if err == unix.EOPNOTSUPP {
-		return nil, nil
+	if err != nil {
+		return nil, err
 	}
-	return nil, err
-}
-
-func splitNames(buf []byte) []string {
-	var names []string
-	for len(buf) > 0 {
-		name, rest, _ := bytes.Cut(buf, []byte{0})
-		names = append(names, string(name))
-		buf = rest
-	}
-	return names
+	return buf[:n], nil
 }
 
 func sysFgetxattr(fd int, attr string) ([]byte, error) {

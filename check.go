@@ -1,0 +1,78 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"overdav/overlay"
+)
+
+// check reads the layers as serve would stack them, changes nothing, and
+// prints what the engine finds wrong, a line each.
+func check(e env, args []string) error {
+	c, err := configure("check", args, e.getenv, e.stdout)
+	if err != nil {
+		return err
+	}
+	l, err := newLayers(c.Shares[0], stateHome(e.getenv, os.Geteuid()))
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(l.Upper); l.makeUpper && err != nil {
+		l.Upper, l.Work = "", "" // nobody has served these layers yet
+	}
+	l.ReadOnly = true
+	fsys, err := overlay.Open(l.options())
+	if err != nil {
+		return err
+	}
+	defer fsys.Close() // nothing was written
+	layers := fsys.Layers()
+	problems := 0
+	err = fsys.Check(func(p overlay.Problem) {
+		problems++
+		fmt.Fprintf(e.stdout, "%s: %s\n", filepath.Join(layerPath(layers, p.Layer), p.Path), p.What)
+	})
+	if err != nil {
+		return err
+	}
+	if problems > 0 {
+		return fmt.Errorf("%d problems", problems)
+	}
+	fmt.Fprintf(e.stdout, "checked %d layers, found no problems\n", len(layers))
+	return nil
+}
+
+func layerPath(layers []overlay.Layer, index int) string {
+	for _, l := range layers {
+		if l.Index == index {
+			return l.Path
+		}
+	}
+	return fmt.Sprintf("layer %d", index)
+}
+
+// unlock clears away what keeps the kernel from mounting an upper whose
+// server died.
+func unlock(e env, args []string) error {
+	flags := newFlagSet("unlock --upper DIR [--work DIR]", e.stdout)
+	upper := flags.String("upper", "", "the upper `DIR` that was being served")
+	work := flags.String("work", "", "its work `DIR` (beside upper)")
+	stray := ""
+	if err := flags.parse(args, func(arg string) { stray = arg }); err != nil {
+		return err
+	}
+	if stray != "" || *upper == "" {
+		return &usageError{errors.New("unlock wants to know the upper"), "overdav unlock --upper DIR [--work DIR]"}
+	}
+	if *work == "" {
+		*work = workBeside(*upper)
+	}
+	if err := overlay.Unlock(*upper, *work); err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stdout, "unlocked %s; the kernel can mount it\n", *upper)
+	return nil
+}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"overdav/overlay"
+)
+
+// Config is everything an operator can tell overdav. A field's yaml tag is its
+// key in the file; oneof lists the values it may have. config.yaml at the root
+// of the project shows all of them, and a test holds that page against
+// defaultConfig.
+type Config struct {
+	Listen      string        `yaml:"listen"`       // host:port or unix:PATH
+	Anonymous   bool          `yaml:"anonymous"`    // serve everybody who can reach Listen
+	StopTimeout time.Duration `yaml:"stop_timeout"` // how long running requests may take to end
+	Log         LogConfig     `yaml:"log"`
+	Shares      []ShareConfig `yaml:"shares"`
+}
+
+// LogConfig says what is written to standard error.
+type LogConfig struct {
+	Level  string `yaml:"level" oneof:"debug info warn error"`
+	Format string `yaml:"format" oneof:"auto console json"` // auto: console on a terminal, else json
+}
+
+// ShareConfig is one merged tree and where clients find it.
+type ShareConfig struct {
+	Path        string   `yaml:"path"`
+	Lower       []string `yaml:"lower"` // topmost first
+	Upper       string   `yaml:"upper"` // "" is the state directory's, see layers.go
+	Work        string   `yaml:"work"`  // "" is beside upper
+	Xattr       string   `yaml:"xattr" oneof:"auto trusted user"`
+	RedirectDir string   `yaml:"redirect_dir" oneof:"on off"`
+	Durability  string   `yaml:"durability" oneof:"full ordered none"`
+	ReadOnly    bool     `yaml:"read_only"`
+	NoGuard     bool     `yaml:"no_guard"`
+}
+
+func defaultConfig() Config {
+	return Config{
+		Listen:      "127.0.0.1:8080",
+		StopTimeout: 30 * time.Second,
+		Log:         LogConfig{Level: "info", Format: "auto"},
+		Shares:      []ShareConfig{defaultShare()},
+	}
+}
+
+func defaultShare() ShareConfig {
+	return ShareConfig{Path: "/", Xattr: "auto", RedirectDir: "on", Durability: "full"}
+}
+
+// laterKeys are in the plan of the configuration but not in this version.
+// Whoever writes one is told so instead of being asked for a typing error.
+var laterKeys = []string{
+	"public_url", "trusted_proxies", "tls", "users",
+	"shares[].access", "shares[].quota", "shares[].junk", "shares[].symlinks",
+}
+
+// A ConfigError is one mistake in what the operator said.
+type ConfigError struct {
+	Where   string // file:line:column, the flag, or the variable
+	Key     string // the key in the file; empty when Where says it
+	Problem string // what is wrong; and, after a semicolon, what to do
+}
+
+func (e *ConfigError) Error() string {
+	if e.Key == "" {
+		return e.Where + ": " + e.Problem
+	}
+	return e.Where + ": " + e.Key + ": " + e.Problem
+}
+
+// An origin is where the value of a key came from.
+type origin struct {
+	where, key string // as in ConfigError
+	wrong      bool   // a mistake in it has been reported: no use in checking the value
+}
+
+// origins has the origin of each key that was set, by its full name, as in
+// "shares[0].upper".
+type origins map[string]origin
+
+// errorf returns a ConfigError about key, or nil when the operator has been
+// told of one already. A key that nobody set is reported at its nearest parent.
+func (o origins) errorf(key, format string, args ...any) error {
+	at := origin{where: "overdav", key: key}
+	for k := key; ; k = k[:max(strings.LastIndexAny(k, ".["), 0)] {
+		if parent, ok := o[k]; ok {
+			if parent.wrong {
+				return nil
+			}
+			at.where = parent.where
+			if k == key {
+				at.key = parent.key
+			}
+			break
+		}
+		if k == "" {
+			break
+		}
+	}
+	return &ConfigError{at.where, at.key, fmt.Sprintf(format, args...)}
+}
+
+// check returns every mistake that can be seen without touching a disk,
+// joined, in the order of the keys.
+func (c *Config) check(o origins) error {
+	var errs []error
+	report := func(key, format string, args ...any) {
+		errs = append(errs, o.errorf(key, format, args...))
+	}
+	checkOneOf(reflect.ValueOf(c).Elem(), "", report)
+	if err := c.checkListen(); err != nil {
+		report("listen", "%v", err)
+	}
+	if c.StopTimeout <= 0 {
+		report("stop_timeout", "%v is no time to finish anything in; the default is 30s", c.StopTimeout)
+	}
+	if n := len(c.Shares); n != 1 {
+		report("shares", "%d shares, and this version serves exactly one; run one overdav for each", n)
+	}
+	for i, s := range c.Shares {
+		s.check(fmt.Sprintf("shares[%d].", i), report)
+	}
+	return errors.Join(errs...)
+}
+
+func (s *ShareConfig) check(prefix string, report func(key, format string, args ...any)) {
+	if s.Path != "/" {
+		report(prefix+"path", `%q is not served by this version; the only share stands at "/"`, s.Path)
+	}
+	if len(s.Lower) == 0 {
+		report(prefix+"lower", "nothing to serve; name a directory: overdav serve DIR")
+	}
+	if slices.Contains(s.Lower, "") {
+		report(prefix+"lower", "an empty name is no directory; remove it")
+	}
+	if s.Work != "" && s.Upper == "" {
+		report(prefix+"work", "a work directory without upper has no use; add upper or remove work")
+	}
+}
+
+// checkOneOf holds every string that has a oneof tag against it.
+func checkOneOf(v reflect.Value, prefix string, report func(key, format string, args ...any)) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			key := prefix + f.Tag.Get("yaml")
+			if list := f.Tag.Get("oneof"); list != "" {
+				if words := strings.Fields(list); !slices.Contains(words, v.Field(i).String()) {
+					report(key, "%q is not one of %s", v.Field(i).String(), strings.Join(words, ", "))
+				}
+				continue
+			}
+			if v.Field(i).Kind() == reflect.Struct {
+				key += "."
+			}
+			checkOneOf(v.Field(i), key, report)
+		}
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Struct {
+			for i := range v.Len() {
+				checkOneOf(v.Index(i), fmt.Sprintf("%s[%d].", prefix, i), report)
+			}
+		}
+	}
+}
+
+// checkListen refuses what is no address, and an address that others can reach
+// while nobody has to say who they are.
+func (c *Config) checkListen() error {
+	if path, ok := strings.CutPrefix(c.Listen, "unix:"); ok {
+		if path == "" {
+			return errors.New("unix: needs a path; as in unix:/run/overdav.sock")
+		}
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		return fmt.Errorf("%q is not an address; write host:port, as in 127.0.0.1:8080, or unix:PATH", c.Listen)
+	}
+	addr, err := net.ResolveTCPAddr("tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("%q: %w; write host:port, as in 127.0.0.1:8080", c.Listen, err)
+	}
+	if addr.IP.IsLoopback() || c.Anonymous {
+		return nil
+	}
+	return fmt.Errorf("%q can be reached from other machines, and everybody there could write; "+
+		"listen on 127.0.0.1, or allow it with --anonymous", c.Listen)
+}
+
+// absolute makes the relative names of the share begin at dir.
+func (s *ShareConfig) absolute(dir string) {
+	abs := func(p *string) {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+	for i := range s.Lower {
+		abs(&s.Lower[i])
+	}
+	abs(&s.Upper)
+	abs(&s.Work)
+}
+
+// options says the share in the engine's words. The share has passed check.
+func (s *ShareConfig) options() overlay.Options {
+	return overlay.Options{
+		Lowers: s.Lower,
+		Upper:  s.Upper,
+		Work:   s.Work,
+		Xattr: map[string]overlay.Namespace{
+			"auto": overlay.XattrAuto, "trusted": overlay.XattrTrusted, "user": overlay.XattrUser,
+		}[s.Xattr],
+		NoRedirect: s.RedirectDir == "off",
+		ReadOnly:   s.ReadOnly,
+		Durability: map[string]overlay.Durability{
+			"full": overlay.DurabilityFull, "ordered": overlay.DurabilityOrdered, "none": overlay.DurabilityNone,
+		}[s.Durability],
+		NoGuard: s.NoGuard,
+	}
+}

@@ -1,0 +1,300 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// getenv returns a lookup in pairs of name and value, and nothing else.
+func getenv(pairs ...string) func(string) string {
+	return func(name string) string {
+		for i := 0; i < len(pairs); i += 2 {
+			if pairs[i] == name {
+				return pairs[i+1]
+			}
+		}
+		return ""
+	}
+}
+
+func writeConfig(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// The example is what people copy: it must be accepted, show every key, and
+// show as values what overdav does without it.
+func TestExampleShowsEveryKeyAndItsDefault(t *testing.T) {
+	const name = "config.yaml"
+	c := Config{} // not the defaults: what the file leaves out stays zero
+	o := make(origins)
+	if mistakes, err := loadFile(name, &c, o); err != nil || mistakes != nil {
+		t.Fatal(mistakes, err)
+	}
+	if err := c.check(o); err != nil {
+		t.Error(err)
+	}
+	want := defaultConfig()
+	got := c
+	got.Shares = slices.Clone(c.Shares)
+	got.Shares[0].Lower = nil
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("config.yaml says\n%+v, the defaults are\n%+v", got, want)
+	}
+
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys(reflect.TypeFor[Config]()) {
+		if !bytes.Contains(text, []byte(key+":")) {
+			t.Errorf("config.yaml does not show %s", key)
+		}
+	}
+}
+
+func keys(typ reflect.Type) []string {
+	switch typ.Kind() {
+	case reflect.Slice:
+		return keys(typ.Elem())
+	case reflect.Struct:
+		var all []string
+		for i := range typ.NumField() {
+			all = append(all, typ.Field(i).Tag.Get("yaml"))
+			all = append(all, keys(typ.Field(i).Type)...)
+		}
+		return all
+	}
+	return nil
+}
+
+func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
+	tests := []struct {
+		name, file string
+		want       []string // "FILE" stands for the name of the file
+	}{
+		{
+			name: "unknown keys", file: "lissen: x\nfrobnicate: 1\nlower: [/srv]\nshares: [{lower: [/srv], uper: /u}]\n",
+			want: []string{
+				"FILE:1:1: lissen: unknown key; did you mean listen?",
+				"FILE:2:1: frobnicate: unknown key; remove it",
+				"FILE:3:1: lower: unknown key; it belongs to a share, below shares:",
+				"FILE:4:26: shares[0].uper: unknown key; did you mean upper?",
+			},
+		},
+		{
+			name: "keys of later versions", file: "users: []\nshares:\n  - lower: [/srv]\n    quota: 10GiB\n",
+			want: []string{
+				"FILE:1:1: users: this version of overdav does not know it yet; remove it",
+				"FILE:4:5: shares[0].quota: this version of overdav does not know it yet; remove it",
+			},
+		},
+		{
+			name: "bad values",
+			file: "listen: 8080\nstop_timeout: soon\nanonymous: maybe\nlog: { level: loud, format: }\nshares:\n  - path: /films\n    lower: /srv\n    work: /w\n    xattr: both\n    durability: [full]\n",
+			want: []string{
+				`FILE:2:15: stop_timeout: "soon" is not a time; write it as in 30s or 2m`,
+				`FILE:3:12: anonymous: "maybe" is neither true nor false`,
+				"FILE:4:28: log.format: has no value; give one or remove the key",
+				"FILE:7:12: shares[0].lower: want a list, as in [/srv/release-2, /srv/release-1]",
+				"FILE:10:17: shares[0].durability: want a plain value on one line",
+				`FILE:4:8: log.level: "loud" is not one of debug, info, warn, error`,
+				`FILE:9:5: shares[0].xattr: "both" is not one of auto, trusted, user`,
+				`FILE:1:1: listen: "8080" is not an address; write host:port, as in 127.0.0.1:8080, or unix:PATH`,
+				`FILE:6:5: shares[0].path: "/films" is not served by this version; the only share stands at "/"`,
+				"FILE:8:5: shares[0].work: a work directory without upper has no use; add upper or remove work",
+			},
+		},
+		{
+			name: "a key twice", file: "listen: 127.0.0.1:1\nlisten: 127.0.0.1:2\nshares: [{lower: [/srv]}]\n",
+			want: []string{"FILE:2:1: listen: is there twice; remove one"},
+		},
+		{
+			name: "two shares", file: "shares:\n  - lower: [/a]\n  - lower: [/b]\n",
+			want: []string{"FILE:1:1: shares: 2 shares, and this version serves exactly one; run one overdav for each"},
+		},
+		{
+			name: "nothing at all", file: "# listen\n",
+			want: []string{"overdav: shares[0].lower: nothing to serve; name a directory: overdav serve DIR"},
+		},
+		{
+			name: "no share", file: "shares: []\n",
+			want: []string{"FILE:1:1: shares: 0 shares, and this version serves exactly one; run one overdav for each"},
+		},
+		{
+			name: "open to everybody", file: "listen: 0.0.0.0:8080\nshares: [{lower: [/srv]}]\n",
+			want: []string{`FILE:1:1: listen: "0.0.0.0:8080" can be reached from other machines, and everybody there could write; listen on 127.0.0.1, or allow it with --anonymous`},
+		},
+		{
+			name: "not YAML", file: "listen: [1\n",
+			want: []string{"FILE:1:9: sequence end token ']' not found"},
+		},
+		{
+			name: "not a mapping", file: "- listen\n",
+			want: []string{"FILE:1:1: want keys and values, as in listen: 127.0.0.1:8080"},
+		},
+		{
+			name: "two documents", file: "shares: [{lower: [/srv]}]\n---\nlisten: 127.0.0.1:1\n",
+			want: []string{"FILE:3:7: a second document; the configuration is one"},
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			name := writeConfig(t, test.file)
+			_, err := configure("serve", []string{"--config", name}, getenv(), io.Discard)
+			if err == nil {
+				t.Fatal("got no error")
+			}
+			got := strings.ReplaceAll(err.Error(), name, "FILE")
+			if want := strings.Join(test.want, "\n"); got != want {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+func TestFlagsWinOverEnvironmentWinsOverFile(t *testing.T) {
+	name := writeConfig(t, "listen: 127.0.0.1:1\nstop_timeout: 1s\nlog: {level: warn}\nshares: [{lower: [a, /b], upper: u, durability: none}]\n")
+	dir := filepath.Dir(name)
+	vars := getenv("OVERDAV_CONFIG", name, "OVERDAV_LISTEN", "127.0.0.1:2", "OVERDAV_STOP_TIMEOUT", "2s", "OVERDAV_READ_ONLY", "true")
+	c, err := configure("serve", []string{"--listen", "127.0.0.1:3", "--durability=ordered", "--no-guard"}, vars, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaultConfig()
+	want.Listen = "127.0.0.1:3"
+	want.StopTimeout = 2 * time.Second
+	want.Log.Level = "warn"
+	s := &want.Shares[0]
+	s.Lower, s.Upper, s.Durability, s.ReadOnly, s.NoGuard = []string{dir + "/a", "/b"}, dir+"/u", "ordered", true, true
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestLowerIsReplacedByEachSourceNotAppendedTo(t *testing.T) {
+	name := writeConfig(t, "shares: [{lower: [/file]}]\n")
+	tests := []struct {
+		name string
+		args []string
+		env  string
+		want []string
+	}{
+		{"file alone", nil, "", []string{"/file"}},
+		{"environment, written like PATH", nil, "/e1:/e2", []string{"/e1", "/e2"}},
+		{"flags and DIRs in their order", []string{"/one", "--lower", "/two", "--anonymous", "/three"}, "/e1", []string{"/one", "/two", "/three"}},
+		{"after -- nothing is a flag", []string{"--", "--lower"}, "", []string{"--lower"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			args := append([]string{"--config", name}, test.args...)
+			c, err := configure("serve", args, getenv("OVERDAV_LOWER", test.env), io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := c.Shares[0].Lower; !slices.Equal(got, test.want) {
+				t.Errorf("lower is %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// A message about a value names whoever set it: the file, the variable, or the
+// flag.
+func TestMistakesNameTheirSource(t *testing.T) {
+	_, err := configure("serve", []string{"--xattr", "x", "--anonymous=perhaps", "/srv"}, getenv("OVERDAV_DURABILITY", "d"), io.Discard)
+	want := `--anonymous: "perhaps" is neither true nor false
+--xattr: "x" is not one of auto, trusted, user
+OVERDAV_DURABILITY: "d" is not one of full, ordered, none`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+func TestListenIsLoopbackUnlessAnonymous(t *testing.T) {
+	tests := []struct {
+		listen string
+		open   bool // to other machines
+	}{
+		{"127.0.0.1:0", false},
+		{"127.8.9.10:80", false},
+		{"[::1]:80", false},
+		{"localhost:80", false},
+		{"unix:/run/overdav.sock", false},
+		{":8080", true},
+		{"0.0.0.0:80", true},
+		{"[::]:80", true},
+		{"192.0.2.1:80", true},
+	}
+	for _, test := range tests {
+		t.Run(test.listen, func(t *testing.T) {
+			c := Config{Listen: test.listen}
+			if err := c.checkListen(); (err != nil) != test.open {
+				t.Errorf("without anonymous: got error %v, want one: %t", err, test.open)
+			}
+			c.Anonymous = true
+			if err := c.checkListen(); err != nil {
+				t.Errorf("with anonymous: %v", err)
+			}
+		})
+	}
+}
+
+// Every setting must lead to a field, and every field that can be set by one
+// flag must have a setting: else a file could say what a flag cannot.
+func TestSettings(t *testing.T) {
+	c := defaultConfig()
+	reached := make(map[string]bool)
+	for _, s := range settings {
+		if !s.value(&c).CanSet() {
+			t.Errorf("--%s: no field has the key %s", s.flag, s.key)
+		}
+		reached[s.key[strings.LastIndex(s.key, ".")+1:]] = true
+	}
+	for _, key := range keys(reflect.TypeFor[Config]()) {
+		if key != "log" && key != "shares" && key != "path" && !reached[key] {
+			t.Errorf("no flag sets %s", key)
+		}
+	}
+}
+
+func TestShareOptionsTellTheEngineEverything(t *testing.T) {
+	share := ShareConfig{Lower: []string{"/l"}, Upper: "/u", Work: "/w", Xattr: "user", RedirectDir: "off", Durability: "ordered", ReadOnly: true, NoGuard: true}
+	got := reflect.ValueOf(share.options())
+	for i := range got.NumField() {
+		switch name := got.Type().Field(i).Name; name {
+		case "Events", "Hook": // not the operator's
+		default:
+			if got.Field(i).IsZero() {
+				t.Errorf("Options.%s is zero though the share says otherwise", name)
+			}
+		}
+	}
+}
+
+func FuzzConfigFile(f *testing.F) {
+	example, err := os.ReadFile("config.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(example)
+	f.Add([]byte("shares: [{lower: [a, *b], <<: {upper: !!binary x}}]"))
+	f.Add([]byte("? [a]\n: b\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c := defaultConfig()
+		file := &configFile{name: "f", origins: make(origins)}
+		file.parse(data, &c)
+		_ = c.check(file.origins) // must come back, whatever it says
+	})
+}

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+// configFile reads one file into a Config. It walks the syntax tree itself
+// instead of letting the YAML package decode, because that one stops at the
+// first mistake and an operator wants to see them all.
+type configFile struct {
+	name    string
+	origins origins
+	errs    []error
+}
+
+// loadFile reads the file over what c holds. It returns every mistake in it, or
+// the error that kept it from being read. Relative directories in the file
+// begin at the file's own directory.
+func loadFile(name string, c *Config, o origins) (mistakes []error, err error) {
+	data, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &hintError{err, "--config names a file like config.yaml of the source; without it overdav needs none"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Abs(filepath.Dir(name))
+	if err != nil {
+		return nil, err
+	}
+	f := &configFile{name: name, origins: o}
+	f.parse(data, c)
+	for i := range c.Shares {
+		c.Shares[i].absolute(dir)
+	}
+	return f.errs, nil
+}
+
+func (f *configFile) parse(data []byte, c *Config) {
+	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		f.origins[""] = origin{wrong: true} // and therefore everything in it
+		f.syntaxError(err)
+		return
+	}
+	for i, doc := range file.Docs {
+		switch {
+		case doc.Body == nil: // nothing but comments
+		case i > 0:
+			f.errorf(doc.Body.GetToken(), "", "a second document; the configuration is one")
+		default:
+			f.decode(doc.Body.GetToken(), doc.Body, reflect.ValueOf(c).Elem(), "")
+		}
+	}
+}
+
+func (f *configFile) syntaxError(err error) {
+	if e := yaml.Error(nil); errors.As(err, &e) && e.GetToken() != nil {
+		f.errorf(e.GetToken(), "", "%s", e.GetMessage())
+		return
+	}
+	f.errs = append(f.errs, fmt.Errorf("%s: %w", f.name, err))
+}
+
+// errorf notes a mistake in key, at tk. The whole file is key "".
+func (f *configFile) errorf(tk *token.Token, key, format string, args ...any) {
+	f.origins[key] = origin{wrong: true}
+	f.errs = append(f.errs, &ConfigError{f.where(tk), key, fmt.Sprintf(format, args...)})
+}
+
+func (f *configFile) where(tk *token.Token) string {
+	if tk == nil || tk.Position == nil {
+		return f.name
+	}
+	return fmt.Sprintf("%s:%d:%d", f.name, tk.Position.Line, tk.Position.Column)
+}
+
+// decode stores node in v, which key names and which is said to be at tk.
+func (f *configFile) decode(tk *token.Token, node ast.Node, v reflect.Value, key string) {
+	f.origins[key] = origin{where: f.where(tk), key: key}
+	switch {
+	case v.Kind() == reflect.Struct:
+		f.mapping(node, v, key)
+	case v.Kind() == reflect.Slice:
+		f.sequence(node, v, key)
+	default:
+		f.scalar(node, v, key)
+	}
+}
+
+func (f *configFile) mapping(node ast.Node, v reflect.Value, key string) {
+	var values []*ast.MappingValueNode
+	switch node := node.(type) {
+	case *ast.MappingNode:
+		values = node.Values
+	case *ast.MappingValueNode: // a mapping of one key, in older versions of the parser
+		values = []*ast.MappingValueNode{node}
+	default:
+		f.errorf(node.GetToken(), key, "want keys and values, as in %s", "listen: 127.0.0.1:8080")
+		return
+	}
+	seen := make(map[string]bool)
+	for _, kv := range values {
+		tk := kv.Key.GetToken()
+		name := tk.Value
+		full := strings.TrimPrefix(key+"."+name, ".")
+		field, ok := fieldByKey(v, name)
+		switch {
+		case !ok:
+			f.errorf(tk, full, "%s", unknownKey(full, v))
+		case seen[name]:
+			f.errorf(tk, full, "is there twice; remove one")
+		default:
+			f.decode(tk, kv.Value, field, full)
+		}
+		seen[name] = true
+	}
+}
+
+func (f *configFile) sequence(node ast.Node, v reflect.Value, key string) {
+	seq, ok := node.(*ast.SequenceNode)
+	if !ok {
+		f.errorf(node.GetToken(), key, "want a list, as in [/srv/release-2, /srv/release-1]")
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), 0, len(seq.Values)))
+	for i, item := range seq.Values {
+		e := reflect.New(v.Type().Elem()).Elem()
+		if e.Type() == reflect.TypeFor[ShareConfig]() {
+			e.Set(reflect.ValueOf(defaultShare()))
+		}
+		f.decode(item.GetToken(), item, e, fmt.Sprintf("%s[%d]", key, i))
+		v.Set(reflect.Append(v, e))
+	}
+}
+
+func (f *configFile) scalar(node ast.Node, v reflect.Value, key string) {
+	text := ""
+	switch node := node.(type) {
+	case *ast.StringNode:
+		text = node.Value
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		text = node.GetToken().Value
+	case *ast.NullNode:
+		f.errorf(node.GetToken(), key, "has no value; give one or remove the key")
+		return
+	default: // block scalars, anchors, tags: nothing here is so long or so clever
+		f.errorf(node.GetToken(), key, "want a plain value on one line")
+		return
+	}
+	if err := setScalar(v, text); err != nil {
+		f.errorf(node.GetToken(), key, "%v", err)
+	}
+}
+
+// setScalar stores text, from a file, a flag or the environment, in v.
+func setScalar(v reflect.Value, text string) error {
+	switch v.Interface().(type) {
+	case string:
+		v.SetString(text)
+	case bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("%q is neither true nor false", text)
+		}
+		v.SetBool(b)
+	case time.Duration:
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return fmt.Errorf("%q is not a time; write it as in 30s or 2m", text)
+		}
+		v.SetInt(int64(d))
+	default:
+		return fmt.Errorf("overdav cannot read a %s here; this is a mistake of overdav", v.Type())
+	}
+	return nil
+}
+
+func fieldByKey(v reflect.Value, name string) (reflect.Value, bool) {
+	for i := range v.NumField() {
+		if v.Type().Field(i).Tag.Get("yaml") == name {
+			return v.Field(i), true
+		}
+	}
+	return reflect.Value{}, false
+}
+
+var listIndex = regexp.MustCompile(`\[\d+\]`)
+
+// unknownKey says what to do about key, which none of v's fields has.
+func unknownKey(key string, v reflect.Value) string {
+	if slices.Contains(laterKeys, listIndex.ReplaceAllString(key, "[]")) {
+		return "this version of overdav does not know it yet; remove it"
+	}
+	name := key[strings.LastIndex(key, ".")+1:]
+	best, bestDistance := "", 3
+	for i := range v.NumField() {
+		known := v.Type().Field(i).Tag.Get("yaml")
+		if d := editDistance(name, known); d < bestDistance {
+			best, bestDistance = known, d
+		}
+	}
+	if best != "" {
+		return "unknown key; did you mean " + best + "?"
+	}
+	if _, ok := fieldByKey(reflect.ValueOf(ShareConfig{}), name); ok {
+		return "unknown key; it belongs to a share, below shares:"
+	}
+	return "unknown key; remove it"
+}
+
+// editDistance counts the bytes to insert, delete or replace to make b of a.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// stateHome is the directory below which overdav keeps the uppers that nobody
+// gave a place: XDG Base Directory Specification, "$XDG_STATE_HOME"; for root,
+// Filesystem Hierarchy Standard 3.0, section 5.8. It is empty when nothing says.
+func stateHome(getenv func(string) string, uid int) string {
+	if dir := getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) { // the specification says to ignore others
+		return filepath.Join(dir, "overdav")
+	}
+	if uid == 0 {
+		return "/var/lib/overdav"
+	}
+	if home := getenv("HOME"); filepath.IsAbs(home) {
+		return filepath.Join(home, ".local/state/overdav")
+	}
+	return ""
+}
+
+// stateName names the upper of a stack of lowers: readable by the topmost one's
+// last element, and different for every other stack by a hash of all of them.
+// An upper belongs to its whole stack, because its redirects are only true
+// above the lowers they were written over (overlayfs.rst, "Changes to
+// underlying filesystems").
+func stateName(lowers []string) string {
+	sum := sha256.Sum256([]byte(strings.Join(lowers, "\x00")))
+	base := filepath.Base(lowers[0])
+	if base == "/" {
+		base = "root"
+	}
+	const longest = 200 // of 255 bytes, the hash and ".work" must have room
+	return fmt.Sprintf("%s-%x", base[:min(len(base), longest)], sum[:8])
+}
+
+// workBeside is the work directory of an upper that was given none: a sibling,
+// hence as a rule on the same mount, as overlayfs demands.
+func workBeside(upper string) string {
+	upper = filepath.Clean(upper)
+	if dir, base := filepath.Split(upper); base == "upper" {
+		return filepath.Join(dir, "work")
+	}
+	return upper + ".work"
+}
+
+// layers are the directories of a share, every one of them named.
+type layers struct {
+	ShareConfig
+	makeUpper, makeWork bool     // nobody named it, so prepare may make it
+	made                []string // by prepare, parents first
+}
+
+// newLayers fills in what the share leaves open, and touches nothing. home, the
+// state directory, may be empty.
+func newLayers(s ShareConfig, home string) (*layers, error) {
+	l := &layers{ShareConfig: s}
+	l.Lower = nil
+	for _, dir := range s.Lower {
+		dir, err := realDir(dir)
+		if err != nil {
+			return nil, err
+		}
+		l.Lower = append(l.Lower, dir)
+	}
+	if s.Upper == "" {
+		if s.ReadOnly {
+			return l, nil // a view of the lowers alone
+		}
+		if home == "" {
+			return nil, &hintError{
+				errors.New("neither XDG_STATE_HOME nor HOME says where changes can be kept"),
+				"name a directory for them: --upper DIR",
+			}
+		}
+		l.Upper, l.makeUpper = filepath.Join(home, stateName(l.Lower), "upper"), true
+	}
+	var err error
+	if l.Upper, err = filepath.Abs(l.Upper); err != nil {
+		return nil, err
+	}
+	if s.Work == "" {
+		l.Work, l.makeWork = workBeside(l.Upper), true
+	}
+	if l.Work, err = filepath.Abs(l.Work); err != nil {
+		return nil, err
+	}
+	return l, l.checkPlace()
+}
+
+// checkPlace refuses to choose a place for changes inside what must not change.
+func (l *layers) checkPlace() error {
+	if !l.makeUpper {
+		return nil // the operator chose, the engine judges
+	}
+	for _, lower := range l.Lower {
+		if rel, err := filepath.Rel(lower, l.Upper); err == nil && filepath.IsLocal(rel) {
+			return &hintError{
+				fmt.Errorf("changes would be kept in %s, inside %s, which is not to change", l.Upper, lower),
+				"name a directory elsewhere: --upper DIR",
+			}
+		}
+	}
+	return nil
+}
+
+// realDir returns the absolute name of a directory without symbolic links, so
+// that a tree has one upper however it is named.
+func realDir(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	abs, err = filepath.EvalSymlinks(abs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", &hintError{fmt.Errorf("there is no directory %s", dir), "name one that exists"}
+	}
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(abs)
+	if err != nil {
+		return "", err
+	}
+	if !info.IsDir() {
+		return "", &hintError{fmt.Errorf("%s is not a directory", dir), "name a directory"}
+	}
+	return abs, nil
+}
+
+// prepare makes the directories that nobody named. On an error, and when the
+// engine then refuses the layers, undo removes them.
+func (l *layers) prepare() error {
+	if l.makeUpper {
+		if err := l.mkdirAll(filepath.Dir(l.Upper)); err != nil {
+			return err
+		}
+		if err := l.mkdirLike(l.Upper, l.Lower[0]); err != nil {
+			return err
+		}
+	}
+	if !l.makeWork {
+		return nil
+	}
+	if _, err := os.Stat(l.Upper); err != nil {
+		return nil // the engine says it better, and there shall be no work without upper
+	}
+	return l.mkdir(l.Work, 0o700)
+}
+
+// undo removes what prepare made. Only what is still empty goes: os.Remove
+// fails on the rest, and that is meant.
+func (l *layers) undo() {
+	for _, dir := range slices.Backward(l.made) {
+		_ = os.Remove(dir)
+	}
+}
+
+func (l *layers) mkdirAll(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := l.mkdirAll(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	return l.mkdir(dir, 0o700)
+}
+
+// mkdirLike makes dir with the permissions and, where we may, the owner of
+// model: the root of the merged tree shows upper's.
+func (l *layers) mkdirLike(dir, model string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	info, err := os.Stat(model)
+	if err != nil {
+		return err
+	}
+	if err := l.mkdir(dir, info.Mode().Perm()); err != nil {
+		return err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		_ = os.Chown(dir, int(st.Uid), int(st.Gid)) // an ordinary user keeps what is his
+	}
+	return os.Chmod(dir, info.Mode().Perm()) // not reduced by the umask
+}
+
+func (l *layers) mkdir(dir string, perm fs.FileMode) error {
+	err := os.Mkdir(dir, perm)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return &hintError{err, "changes need a place: name directories with --upper and --work"}
+	}
+	l.made = append(l.made, dir)
+	return nil
+}

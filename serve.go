@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"overdav/overlay"
+)
+
+// serve serves until it is told to stop.
+//
+// The umask is the user's: it shapes the modes of what clients create, as it
+// would if they worked on the machine. The limit of open files needs no call;
+// package os raises it to the hard limit (since Go 1.19).
+func serve(e env, args []string) error {
+	c, err := configure("serve", args, e.getenv, e.stdout)
+	if err != nil {
+		return err
+	}
+	log := newLog(c.Log, e.stderr)
+	l, err := newLayers(c.Shares[0], stateHome(e.getenv, os.Geteuid()))
+	if err != nil {
+		return err
+	}
+
+	// The first signal asks to finish; stopListening puts the default back, so
+	// that the second one ends the process.
+	ctx, stopListening := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stopListening()
+
+	// Listening comes first, so that an address in use leaves the disk alone.
+	ln, err := listen(c.Listen)
+	if err != nil {
+		return err
+	}
+	defer ln.Close() // the server has closed it already, as a rule
+	fsys, err := openLayers(l, engineEvents(log))
+	if err != nil {
+		return err
+	}
+	announce(e.stdout, ln.Addr(), l)
+	s := newServer(newHandler(fsys, log), log, c)
+	return errors.Join(s.run(ctx, stopListening, ln), fsys.Close())
+}
+
+// openLayers opens the engine, and leaves no directory behind when that fails.
+func openLayers(l *layers, events overlay.Events) (*overlay.FS, error) {
+	err := l.prepare()
+	if err != nil {
+		l.undo()
+		return nil, err
+	}
+	o := l.options()
+	o.Events = events
+	fsys, err := overlay.Open(o)
+	if err != nil {
+		l.undo()
+		return nil, err
+	}
+	return fsys, nil
+}
+
+// listen opens the listener. addr has passed Config.check.
+func listen(addr string) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(addr, "unix:")
+	if !isUnix {
+		ln, err := net.Listen("tcp", addr)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return nil, &hintError{err, "another program listens there; choose another --listen"}
+		}
+		return ln, err
+	}
+	ln, err := net.Listen("unix", path)
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return ln, err
+	}
+	// A name is left behind when a server dies. It is in the way only while
+	// somebody answers at it.
+	conn, dialErr := net.Dial("unix", path)
+	if dialErr == nil {
+		_ = conn.Close() // it told us what we wanted to know
+		return nil, &hintError{err, "another server listens there; choose another --listen"}
+	}
+	info, statErr := os.Lstat(path)
+	if !errors.Is(dialErr, syscall.ECONNREFUSED) || statErr != nil || info.Mode().Type() != fs.ModeSocket {
+		return nil, &hintError{err, "something else has that name; choose another --listen"}
+	}
+	if err := os.Remove(path); err != nil {
+		return nil, err
+	}
+	return net.Listen("unix", path)
+}
+
+// announce tells the person who typed the command what is going on: the log
+// is for the operator and names no directory.
+func announce(w io.Writer, addr net.Addr, l *layers) {
+	if addr.Network() == "unix" {
+		fmt.Fprintf(w, "serving  unix:%s\n", addr)
+	} else {
+		fmt.Fprintf(w, "serving  http://%s/\n", addr)
+	}
+	for _, dir := range l.Lower {
+		fmt.Fprintf(w, "lower    %s\n", dir)
+	}
+	switch {
+	case l.Upper == "":
+		fmt.Fprintf(w, "changes  are refused\n")
+	case l.ReadOnly:
+		fmt.Fprintf(w, "upper    %s\nchanges  are refused\n", l.Upper)
+	default:
+		fmt.Fprintf(w, "changes  %s\nwork     %s\n", l.Upper, l.Work)
+	}
+}

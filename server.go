@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// Bounds on what a client can make the server wait for and hold. There is no
+// bound on how long a request takes: a slow upload of a large file is fine as
+// long as it moves (stallTimeout).
+const (
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute // clients want 60 s at least
+	maxHeaderBytes    = 64 << 10
+	stallTimeout      = time.Minute      // one read or write of a body
+	killTimeout       = 10 * time.Second // after StopTimeout, for handlers whose connection is gone
+)
+
+// server is the HTTP side of serve.
+type server struct {
+	http        http.Server
+	log         zerolog.Logger
+	stopTimeout time.Duration
+	running     sync.WaitGroup // the requests in a handler
+}
+
+func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
+	s := &server{log: log, stopTimeout: c.StopTimeout}
+	if !c.Anonymous {
+		h = ownHostOnly(h)
+	}
+	// Pages of other sites may not make a visitor's browser change anything.
+	h = http.NewCrossOriginProtection().Handler(h)
+	s.http = http.Server{
+		Handler:           s.track(accessLog(log, keepMoving(h))),
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          stdLogger(log),
+	}
+	return s
+}
+
+// run serves until ctx is done, calls stopping, and returns when what still
+// runs has finished or has had stopTimeout to.
+func (s *server) run(ctx context.Context, stopping func(), ln net.Listener) error {
+	ended := make(chan error, 1)
+	go func() { ended <- s.http.Serve(ln) }()
+	s.log.Info().Str(keyAddr, ln.Addr().String()).Msg("serving")
+	select {
+	case err := <-ended:
+		return err // the listener broke
+	case <-ctx.Done():
+	}
+
+	stopping()
+	s.log.Info().Dur(keyTimeout, s.stopTimeout).Msg("stopping: finishing what runs")
+	ctx, cancel := context.WithTimeout(context.Background(), s.stopTimeout)
+	defer cancel()
+	err := s.http.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		s.log.Warn().Msg("stopping: requests took too long and are cut off")
+		_ = s.http.Close() // its errors are those of connections we give up
+		err = s.awaitHandlers()
+	}
+	s.log.Info().Msg("stopped")
+	return err
+}
+
+// track counts the requests being handled, which http.Server.Close does not
+// wait for.
+func (s *server) track(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.running.Add(1)
+		defer s.running.Done()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// awaitHandlers waits for handlers whose connections were closed: the engine
+// must not be closed under them.
+func (s *server) awaitHandlers() error {
+	done := make(chan struct{})
+	go func() { s.running.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(killTimeout):
+		return fmt.Errorf("requests still run %v after their connections were closed; is a layer's disk stuck?", killTimeout)
+	}
+}
+
+// ownHostOnly answers requests that were meant for this machine's loopback
+// address. A page that a browser loaded from elsewhere can make its host name
+// resolve to 127.0.0.1 and would then be of our origin; what it cannot do is
+// send another Host.
+func ownHostOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !isLoopbackHost(r.Host) {
+			// RFC 9110, section 15.5.20
+			http.Error(w, "overdav serves this address only under a loopback name; start it with --anonymous to allow others", http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func isLoopbackHost(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host = strings.Trim(hostport, "[]")
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") { // RFC 6761, section 6.3
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
