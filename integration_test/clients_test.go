@@ -147,7 +147,7 @@ func TestDavfs2(t *testing.T) {
 	dir := openDir(t)
 	// buf_size: Linux since 6.16 reads directories in pieces that older davfs2
 	// refuse.
-	conf := "ask_auth 0\nbuf_size 64\ndelay_upload 0\ncache_dir " + dir + "/cache\nuse_proxy 0\ndav_user root\ndav_group root\n"
+	conf := "ask_auth 0\nbuf_size 64\ndelay_upload 0\ncache_dir " + dir + "/cache\ndav_user root\ndav_group root\n"
 	if err := os.WriteFile(filepath.Join(dir, "davfs2.conf"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestLitmus(t *testing.T) {
 	needProgram(t, "litmus")
 	s, l := shareFor(t)
 	before := s.tree()
-	out, err := runFor(script(openDir(t), `litmus -k "$URL/"`, "URL="+s.base))
+	out, err := runFor(clientGiveUp, script(openDir(t), `litmus -k "$URL/"`, "URL="+s.base))
 	if err != nil || strings.Contains(out, "FAIL") {
 		t.Errorf("litmus: %v\n%s", err, out)
 	}

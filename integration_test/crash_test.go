@@ -137,7 +137,7 @@ func TestAfterACrashTheKernelNeedsUnlockAndOverdavDoesNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.kill()
-	<-u.result
+	u.abort()
 
 	data := "lowerdir=" + l.Lowers[0] + ",upperdir=" + l.Upper + ",workdir=" + l.Work
 	mnt := t.TempDir()
@@ -161,7 +161,7 @@ func TestUnlockOfALivingServerIsRefused(t *testing.T) {
 	l, args := newShare(t)
 	s := serve(t, args...)
 	cmd := command(t.TempDir(), "unlock", "--upper", l.Upper, "--work", l.Work)
-	if out, err := runFor(cmd); err == nil || !strings.Contains(out, filepath.Dir(l.Work)) {
+	if out, err := runFor(giveUp, cmd); err == nil || !strings.Contains(out, filepath.Dir(l.Work)) {
 		t.Errorf("unlock under a living server: %v: %s", err, out)
 	}
 	s.must(http.StatusCreated, "PUT", "still", "works")
