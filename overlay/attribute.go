@@ -148,6 +148,7 @@ func (fsys *FS) trySetAttribute(name string, follow bool, set func(target) error
 	if err := set(target{p.dir.upper, p.name}); err != nil {
 		return t.end(err)
 	}
+	fsys.keepTag(fsys.tagOf(&f), f.at, p.name)
 	return t.end(fsys.syncAttributes(p.dir.upper, p.name, &f.st))
 }
 
@@ -252,7 +253,7 @@ func (fsys *FS) copyAttributes(src *lowerObject, t *temp) error {
 	if err := fsys.setOrigin(src, to); err != nil {
 		return err
 	}
-	if p := (protection{src.st.Immutable, src.st.Append}); p.any() {
+	if p := src.layer.protection(&src.st); p.any() {
 		if err := to.Setxattr(fsys.marks.protattr, formatProtection(p)); err != nil {
 			return err
 		}

@@ -99,6 +99,8 @@ type lowerObject struct {
 	name  string
 	st    at.Stat
 	file  *at.File // open, when it is a regular file
+
+	truncated bool // its content is not wanted
 }
 
 func (o *lowerObject) close() {
@@ -150,8 +152,9 @@ func (fsys *FS) openLower(name string, follow bool) (*lowerObject, error) {
 func (fsys *FS) refuseProtected(e *entry) error {
 	var p protection
 	switch {
+	case !e.exists():
 	case !e.inUpper:
-		p = protection{e.lower.Immutable, e.lower.Append}
+		p = e.layer().protection(&e.lower)
 	case e.isDir():
 		p = e.dir.marks.protected
 	default:
@@ -190,6 +193,9 @@ func (t *txn) copyUpDirs(path string) (*dir, error) {
 			return nil, err
 		}
 		if e.isDir() && !e.inUpper {
+			if err := e.dir.lowers[0].Stat(".", &e.lower); err != nil {
+				return nil, &layerError{e.dir.lowers[0].layer, err}
+			}
 			e, err = t.copyUpDir(d, e)
 			if err != nil {
 				return nil, fmt.Errorf("copy up %s: %w", d.join(name), err)
@@ -288,7 +294,7 @@ func (fsys *FS) stageCopy(src *lowerObject, truncate bool) (*temp, error) {
 	if src.file == nil {
 		return fsys.stageSpecial(src)
 	}
-	if truncate {
+	if src.truncated = truncate; truncate {
 		src.st.Size = 0
 	}
 	temp, err := fsys.staging.newFile(fsys.staging.tmp, 0o600)
@@ -357,6 +363,9 @@ func (fsys *FS) installCopy(src *lowerObject, temp *temp) (done bool, err error)
 	err = fsys.install(p.dir, temp, p.name)
 	if errors.Is(err, syscall.EEXIST) {
 		return false, t.end(nil)
+	}
+	if err == nil && temp.file != nil && !src.truncated {
+		fsys.keepTag(derivedTag(&e.lower), &p.dir.upper.Dir, p.name)
 	}
 	t.changed(p.dir.upper)
 	return err == nil, t.end(err)

@@ -175,6 +175,9 @@ func (fsys *FS) linkLocked(t *txn, po, pn place) error {
 		return err
 	}
 	t.changed(pn.dir.upper)
+	if f, err := fsys.find(po.dir, po.name); err == nil {
+		defer func() { fsys.keepTag(fsys.tagOf(&f), f.at, po.name) }()
+	}
 	if here == absent {
 		return raced(po.dir.upper.Link(po.name, pn.dir.upper, pn.name))
 	}

@@ -113,13 +113,7 @@ func (fsys *FS) openRegular(name string, f found) (*at.File, error) {
 		err = errRaced
 	}
 	if err == nil && st.Size > 0 {
-		_, err = file.Getxattr(fsys.marks.metacopy)
-		switch err {
-		case nil:
-			err = errMetacopy
-		case syscall.ENODATA, syscall.EOPNOTSUPP:
-			err = nil
-		}
+		err = fsys.refuseMetacopy(file)
 	}
 	if err != nil {
 		_ = file.Close() // only read
@@ -210,7 +204,7 @@ func (fsys *FS) openUpper(name string, flag int) (*File, error) {
 		return nil, err
 	}
 	f := &File{fsys: fsys, name: name, flag: flag, read: &file.File, write: file}
-	f.info = Info{name: baseName(name), st: found.st}
+	f.info.name = baseName(name)
 	return f, nil
 }
 
@@ -246,12 +240,13 @@ func (fsys *FS) createFile(name string, flag int, perm fs.FileMode, follow bool)
 		return nil, t.end(err)
 	}
 	f := &File{fsys: fsys, name: name, flag: flag, read: &temp.file.File, write: temp.file}
-	if err = fsys.show(t, p, here, temp, e, false); err == nil {
-		err = f.read.Stat(&f.info.st)
-		f.info.name = baseName(name)
+	f.info.name = baseName(name)
+	err = fsys.show(t, p, here, temp, e, false)
+	if err = t.end(err); err == nil {
+		temp.file = nil // it is f's now
 	}
-	if err = t.end(err); err != nil {
-		temp.close()
+	temp.close()
+	if err != nil {
 		return nil, err
 	}
 	return f, nil
@@ -282,6 +277,7 @@ func (f *File) Info() (*Info, error) {
 	if err != nil {
 		return nil, pathError("stat", f.name, err)
 	}
+	info.tag = f.fsys.tagOf(&found{st: info.st, layer: info.layer})
 	return &info, nil
 }
 

@@ -18,6 +18,7 @@ const (
 	incompatDir = "incompat"
 	guardDir    = "overdav"
 	indexDir    = "index"
+	lockName    = "lock" // in stagingDir
 )
 
 // openStaging opens <workdir>/overdav with all it holds, made where missing.

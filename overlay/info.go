@@ -1,9 +1,6 @@
 package overlay
 
 import (
-	"encoding/binary"
-	"encoding/hex"
-	"hash/fnv"
 	"io/fs"
 	"time"
 
@@ -15,7 +12,13 @@ import (
 type Info struct {
 	name  string
 	st    at.Stat
-	layer int
+	layer int // 0 is upper
+	tag   tag
+}
+
+// newInfo tells of what was found, by the name that it is called.
+func (fsys *FS) newInfo(name string, f *found) *Info {
+	return &Info{name: name, st: f.st, layer: f.layer, tag: fsys.tagOf(f)}
 }
 
 // Name is the last component of the name.
@@ -70,16 +73,7 @@ func (i *Info) Blocks() int64 { return i.st.Blocks * 512 }
 // Device is the number of a device, as major<<32 | minor.
 func (i *Info) Device() uint64 { return i.st.Rdev }
 
-// ETag identifies the content: two Infos of one file with one tag had the same
-// content, unquoted. It is made of inode, size, modification and change time,
-// the last of which nobody can set back.
-func (i *Info) ETag() string {
-	var b [40]byte
-	binary.LittleEndian.PutUint64(b[0:], i.st.Ino)
-	binary.LittleEndian.PutUint64(b[8:], uint64(i.st.Size))
-	binary.LittleEndian.PutUint64(b[16:], uint64(i.st.Mtime.UnixNano()))
-	binary.LittleEndian.PutUint64(b[24:], uint64(i.st.Ctime.UnixNano()))
-	h := fnv.New128a()
-	h.Write(b[:])
-	return hex.EncodeToString(h.Sum(nil))
-}
+// ETag is an unquoted strong entity tag (RFC 9110, section 8.8.3): every change
+// of the content changes it, even one that restores size and modification
+// time; a copy-up, a rename and a restart do not.
+func (i *Info) ETag() string { return i.tag.String() }

@@ -18,7 +18,7 @@ const (
 	lowerOnly                 // copy up before any change; removal leaves a whiteout
 	pureUpper                 // in upper, and nothing to hide below: removal leaves no mark
 	covering                  // in upper, hiding what lies below: removal leaves a whiteout
-	merged                    // directories in upper and below, shown as one: likewise
+	merged                    // directories in upper and below, shown as one: see needsWhiteout
 )
 
 // A lowerLayer can be read. That it has no other methods is the promise that
@@ -29,7 +29,16 @@ type lowerLayer struct {
 	path   string // of the host, for messages
 	root   *at.Dir
 	nosuid bool // its mount does not honour setuid: neither do copies
+	medium bool // statx calls everything immutable because the medium is (erofs)
 	origin originSource
+}
+
+// protection is what chattr forbids on an object of the layer.
+func (l *lowerLayer) protection(st *at.Stat) protection {
+	if l.medium {
+		return protection{}
+	}
+	return protection{st.Immutable, st.Append}
 }
 
 // A lowerDir is a directory in a lower layer.
@@ -100,7 +109,7 @@ func (d *dir) protection() (protection, error) {
 	}
 	var st at.Stat
 	err := d.lowers[0].Stat(".", &st)
-	return protection{st.Immutable, st.Append}, err
+	return d.lowers[0].layer.protection(&st), err
 }
 
 // An entry is what one name was made of at one moment. It is true only while
@@ -128,6 +137,14 @@ func (e *entry) stat() *at.Stat {
 
 func (e *entry) isDir() bool { return e.dir != nil }
 
+// layer is where e.lower is.
+func (e *entry) layer() *lowerLayer {
+	if e.isDir() {
+		return e.dir.lowers[0].layer
+	}
+	return e.from.layer
+}
+
 // presence of the entry in its directory.
 func (fsys *FS) presence(parent *dir, e *entry) presence {
 	switch {
@@ -143,6 +160,20 @@ func (fsys *FS) presence(parent *dir, e *entry) presence {
 		return covering
 	}
 	return pureUpper
+}
+
+// needsWhiteout says whether something below would show at the entry's name if
+// upper had nothing there. A merged directory that was renamed has its lowers
+// elsewhere.
+func (fsys *FS) needsWhiteout(parent *dir, name string, here presence) bool {
+	switch here {
+	case lowerOnly, covering:
+		return true
+	case merged:
+		return fsys.hidesLower(parent, name)
+	case absent, whitedOut, pureUpper:
+	}
+	return false
 }
 
 // hidesLower says whether a lower shows name in parent once upper does not:
@@ -168,6 +199,7 @@ func (fsys *FS) hidesLower(parent *dir, name string) bool {
 // ovl_lookup_data, fs/overlayfs/namei.c).
 type search struct {
 	name     string // a component or, after an absolute redirect, a path from the layers' roots
+	through  bool   // only directories are of interest
 	isDir    bool   // a layer above has a directory: only directories merge with it
 	opaque   bool   // what was just seen hides the layers below
 	stop     bool   // nothing further down belongs to the name
@@ -177,19 +209,21 @@ type search struct {
 
 // lookup finds out what name in parent is made of, opening every directory
 // that it merges (overlayfs.rst, "Upper and Lower"; compare ovl_lookup).
-// wantDir says that a directory is likely: it is opened before anything is
-// asked of it.
+// through says that the name is only walked through: a directory is likely, so
+// that it is opened before anything is asked of it, and its attributes are not
+// asked for.
 //
 // Errors: EPERM, content that a metacopy or a redirect points at which is not
 // followed; EINVAL and EACCES, a corrupt redirect; what a layer answers other
 // than that there is no such name.
-func (fsys *FS) lookup(parent *dir, name string, wantDir bool) (*entry, error) {
+func (fsys *FS) lookup(parent *dir, name string, through bool) (*entry, error) {
 	e := &entry{name: name}
 	s := search{name: name}
 	node := &dir{path: parent.join(name)}
-	err := fsys.lookupUpper(parent, &s, e, node, wantDir)
+	s.through = through
+	err := fsys.lookupUpper(parent, &s, e, node)
 	if err == nil {
-		err = fsys.lookupLowers(parent, &s, e, node, wantDir)
+		err = fsys.lookupLowers(parent, &s, e, node)
 	}
 	if err != nil {
 		node.close()
@@ -200,7 +234,7 @@ func (fsys *FS) lookup(parent *dir, name string, wantDir bool) (*entry, error) {
 	}
 	node.abs = redirectTo(parent, name, node.marks.redirect)
 	e.dir = node
-	if !e.inUpper {
+	if !e.inUpper && !through {
 		err = node.lowers[0].Stat(".", &e.lower)
 	}
 	return e, err
@@ -218,24 +252,36 @@ func redirectTo(parent *dir, name, own string) string {
 	return parent.abs + "/" + name
 }
 
-func (fsys *FS) lookupUpper(parent *dir, s *search, e *entry, node *dir, wantDir bool) error {
+func (fsys *FS) lookupUpper(parent *dir, s *search, e *entry, node *dir) (err error) {
 	if parent.upper == nil {
 		return nil
 	}
-	this, err := fsys.peek(&parent.upper.Dir, e.name, s, wantDir, "")
-	if err != nil || !this {
-		e.whiteout = s.opaque
-		return upperError(err)
+	if s.through {
+		node.upper, err = parent.upper.OpenRWDir(e.name)
+		if err == syscall.ENOENT {
+			return nil
+		}
+		s.isDir = err == nil
+	}
+	if node.upper == nil {
+		this, err := fsys.peek(&parent.upper.Dir, e.name, s, &e.upper, "")
+		if err != nil || !this {
+			e.whiteout = s.opaque
+			return upperError(err)
+		}
+		e.inUpper = true
+		if !s.isDir {
+			return nil
+		}
+		if node.upper, err = parent.upper.OpenRWDir(e.name); err != nil {
+			return upperError(err)
+		}
 	}
 	e.inUpper = true
-	if !s.isDir {
-		return upperError(parent.upper.Stat(e.name, &e.upper))
-	}
-	if node.upper, err = parent.upper.OpenRWDir(e.name); err != nil {
-		return upperError(err)
-	}
-	if err := node.upper.Stat(".", &e.upper); err != nil {
-		return upperError(err)
+	if !s.through {
+		if err := node.upper.Stat(".", &e.upper); err != nil {
+			return upperError(err)
+		}
 	}
 	if node.marks, err = fsys.marks.readDir(&node.upper.Dir); err != nil {
 		return upperError(err)
@@ -267,7 +313,7 @@ func (s *search) follow(m *dirMarks, prefix int, rest string) {
 	s.redirect = s.name
 }
 
-func (fsys *FS) lookupLowers(parent *dir, s *search, e *entry, node *dir, wantDir bool) error {
+func (fsys *FS) lookupLowers(parent *dir, s *search, e *entry, node *dir) error {
 	below := parent.lowers
 	if strings.HasPrefix(s.redirect, "/") {
 		below = fsys.root.lowers
@@ -275,7 +321,7 @@ func (fsys *FS) lookupLowers(parent *dir, s *search, e *entry, node *dir, wantDi
 	for i := 0; i < len(below) && !s.stop; i++ {
 		l := below[i]
 		s.last = l.layer.last
-		found, err := fsys.lookupLayer(l, s, wantDir)
+		found, err := fsys.lookupLayer(l, s, &e.lower)
 		if err != nil {
 			return &layerError{l.layer, err}
 		}
@@ -287,9 +333,6 @@ func (fsys *FS) lookupLowers(parent *dir, s *search, e *entry, node *dir, wantDi
 			return fmt.Errorf("refusing to follow redirect %s: %w", strconvQuote(s.redirect), syscall.EPERM)
 		}
 		if found.dir == nil {
-			if err := l.Stat(e.name, &e.lower); err != nil {
-				return &layerError{l.layer, err}
-			}
 			e.inLower, e.from = true, l
 			return nil
 		}
@@ -311,9 +354,9 @@ type hit struct {
 
 // lookupLayer looks the search's name up in one layer: beneath l or, after an
 // absolute redirect, from the layer's root (compare ovl_lookup_layer).
-func (fsys *FS) lookupLayer(l lowerDir, s *search, wantDir bool) (hit, error) {
+func (fsys *FS) lookupLayer(l lowerDir, s *search, st *at.Stat) (hit, error) {
 	if !strings.HasPrefix(s.name, "/") {
-		return fsys.lookupSingle(l.Dir, s.name, s, 0, "", wantDir)
+		return fsys.lookupSingle(l.Dir, s.name, s, 0, "", st)
 	}
 	base := l.layer.root
 	var found hit
@@ -323,7 +366,7 @@ func (fsys *FS) lookupLayer(l lowerDir, s *search, wantDir bool) (hit, error) {
 		component, _, more := strings.Cut(s.name[prefix:], "/")
 		rest := s.name[prefix+len(component):]
 		var err error
-		found, err = fsys.lookupSingle(base, component, s, prefix, rest, wantDir || more)
+		found, err = fsys.lookupSingle(base, component, s, prefix, rest, st)
 		if base != l.layer.root {
 			base.Close()
 		}
@@ -336,23 +379,21 @@ func (fsys *FS) lookupLayer(l lowerDir, s *search, wantDir bool) (hit, error) {
 }
 
 // lookupSingle looks one component up in one directory of a lower layer
-// (compare ovl_lookup_single).
-func (fsys *FS) lookupSingle(base *at.Dir, name string, s *search, prefix int, rest string, wantDir bool) (hit, error) {
-	wasDir := s.isDir
-	ok, err := fsys.peek(base, name, s, wantDir, rest)
-	if err != nil || !ok {
-		return hit{}, err
-	}
-	if !s.isDir && rest == "" {
-		return hit{ok: true}, nil
-	}
+// (compare ovl_lookup_single). st is filled in for what is no directory.
+func (fsys *FS) lookupSingle(base *at.Dir, name string, s *search, prefix int, rest string, st *at.Stat) (hit, error) {
 	d, err := base.OpenDir(name)
-	if err != nil {
-		s.isDir = wasDir
+	if err != nil && err != syscall.ENOTDIR {
 		if at.IsMissing(err) {
-			return hit{}, nil // gone or replaced since
+			return hit{}, nil
 		}
 		return hit{}, err
+	}
+	if err != nil {
+		ok, err := fsys.peek(base, name, s, st, rest)
+		return hit{ok: ok && !s.isDir}, err
+	}
+	if rest == "" {
+		s.isDir = true
 	}
 	if err := fsys.refuseLayerRoot(d); err != nil {
 		d.Close()
@@ -372,9 +413,8 @@ func (fsys *FS) lookupSingle(base *at.Dir, name string, s *search, prefix int, r
 
 // peek says whether base has name, and whether it belongs to the search:
 // a whiteout or a non-directory in the way ends it.
-func (fsys *FS) peek(base *at.Dir, name string, s *search, wantDir bool, rest string) (bool, error) {
-	var st at.Stat
-	err := base.Stat(name, &st)
+func (fsys *FS) peek(base *at.Dir, name string, s *search, st *at.Stat, rest string) (bool, error) {
+	err := base.Stat(name, st)
 	if at.IsMissing(err) {
 		return false, nil
 	}
@@ -387,7 +427,7 @@ func (fsys *FS) peek(base *at.Dir, name string, s *search, wantDir bool, rest st
 		}
 		return true, nil
 	}
-	white, err := fsys.marks.isWhiteout(base, name, &st)
+	white, err := fsys.marks.isWhiteout(base, name, st)
 	if err != nil {
 		return false, err
 	}
@@ -399,7 +439,7 @@ func (fsys *FS) peek(base *at.Dir, name string, s *search, wantDir bool, rest st
 		s.stop = true
 		return false, nil
 	}
-	if meta, err := fsys.isMetacopy(base, name, &st); err != nil || meta {
+	if meta, err := fsys.isMetacopy(base, name, st); err != nil || meta {
 		return false, errorOr(err, errMetacopy)
 	}
 	s.stop = true

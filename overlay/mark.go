@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"bytes"
 	"strings"
 	"syscall"
 
@@ -63,20 +64,31 @@ func (p protection) any() bool { return p.immutable || p.appendOnly }
 // readDir reads the marks of the directory d. A mark that is there and cannot
 // be read is an error: guessing would show what it hides.
 func (m *marks) readDir(d *at.Dir) (dm dirMarks, err error) {
-	names, err := d.Listxattr(".")
+	var buf [512]byte
+	names, err := d.XattrNames(buf[:0])
 	if err != nil {
 		if err == syscall.EOPNOTSUPP {
 			return dm, nil // no attributes, so no marks
 		}
 		return dm, err
 	}
-	for _, name := range names {
-		switch name {
+	for len(names) > 0 {
+		var attr []byte
+		attr, names, _ = bytes.Cut(names, []byte{0})
+		name := ""
+		switch string(attr) {
 		case m.origin:
 			dm.origin = true
-			continue
-		case m.opaque, m.redirect, m.impure, m.protattr:
-		default:
+		case m.impure:
+			dm.impure = true
+		case m.opaque:
+			name = m.opaque
+		case m.redirect:
+			name = m.redirect
+		case m.protattr:
+			name = m.protattr
+		}
+		if name == "" {
 			continue
 		}
 		value, err := d.Getxattr(".", name)
@@ -89,8 +101,6 @@ func (m *marks) readDir(d *at.Dir) (dm dirMarks, err error) {
 		switch name {
 		case m.opaque:
 			dm.opaque = string(value) == "y"
-		case m.impure:
-			dm.impure = true
 		case m.protattr:
 			dm.protected = parseProtection(value)
 		case m.redirect:

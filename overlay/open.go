@@ -153,6 +153,10 @@ func (fsys *FS) openLowers(p *plan) error {
 			index: i + 1, last: i == len(p.lowers)-1, path: path,
 			root: plain, nosuid: space.NoSUID, origin: newOriginSource(plain),
 		}
+		var st at.Stat
+		if err := plain.Stat(".", &st); err == nil {
+			layer.medium = st.Immutable && plain.Flags()&at.FlagImmutable == 0
+		}
 		if clone, err := at.OpenReadOnlyClone(path); err == nil {
 			plain.Close()
 			layer.root = clone
@@ -212,6 +216,7 @@ func (fsys *FS) refuseOtherMarks(path string) error {
 //  5. The file system is tried.
 //  6. The guard is set. From here on a kernel mount fails.
 //  7. An empty upper gets its UUID.
+//  8. The entity tags that were written down are read.
 func (fsys *FS) takeUpper(o Options, p *plan) (err error) {
 	if fsys.work, err = at.OpenRW(p.work, o.Hook); err != nil {
 		return layersError("work %q: %w", p.work, err)
@@ -230,7 +235,7 @@ func (fsys *FS) takeUpper(o Options, p *plan) (err error) {
 			s.close()
 		}
 	}()
-	fsys.lockFile, err = s.dir.Lock("lock")
+	fsys.lockFile, err = s.dir.Lock(lockName)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return fmt.Errorf("%w: another overdav serves upper %q; stop it first", ErrInUse, p.upper)
 	}
@@ -262,6 +267,9 @@ func (fsys *FS) takeUpper(o Options, p *plan) (err error) {
 	}
 	if err = fsys.giveUUID(); err != nil {
 		return layersError("upper %q: %w", p.upper, err)
+	}
+	if err = fsys.tags.open(s); err != nil {
+		return layersError("work %q: %w", p.work, err)
 	}
 	fsys.staging = s
 	return nil
@@ -320,7 +328,7 @@ func Unlock(upper, work string) error {
 		return layersError("work %q: %w", work, hostError(err))
 	}
 	defer s.close()
-	lock, err := s.dir.Lock("lock")
+	lock, err := s.dir.Lock(lockName)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return fmt.Errorf("%w: overdav serves upper %q; stop it first", ErrInUse, upper)
 	}

@@ -40,6 +40,25 @@ func encodeOrigin(uuid [16]byte, kind int32, handle []byte) []byte {
 	return append(value, handle...)
 }
 
+// parseOrigin reads the value of an origin: the UUID of the file system that
+// the handle in it belongs to. An empty value is of a file system without
+// handles, and one of a later version or another byte order is not for us to
+// judge (compare ovl_check_fb_len).
+// Errors: ErrCorruptMark.
+func parseOrigin(value []byte) (uuid [16]byte, err error) {
+	bad := &markError{"origin", string(value), syscall.EINVAL}
+	switch {
+	case len(value) == 0:
+		return uuid, nil
+	case len(value) < originHeader || value[1] != originMagic || int(value[2]) != len(value):
+		return uuid, bad
+	case value[0] != originVersion:
+		return uuid, nil
+	}
+	copy(uuid[:], value[5:originHeader])
+	return uuid, nil
+}
+
 // setOrigin marks a copy with the handle of what it is a copy of. A file with
 // several names gets none: the copy is one of them only.
 func (fsys *FS) setOrigin(src *lowerObject, to attributes) error {

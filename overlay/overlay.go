@@ -40,6 +40,7 @@ type FS struct {
 	events          Events
 	flattened       sync.Once // the warning about it
 
+	tags       tagTable    // of upper's files
 	rootImpure atomic.Bool // the root of upper is marked impure
 
 	// treeMu is shared by whoever walks the tree, and held alone by whoever
@@ -139,7 +140,7 @@ func (fsys *FS) Lstat(name string) (*Info, error) { return fsys.stat("lstat", na
 
 func (fsys *FS) stat(op, name string, follow bool) (info *Info, err error) {
 	err = fsys.see(name, follow, func(_ place, f found) error {
-		info = &Info{name: baseName(name), st: f.st, layer: f.layer}
+		info = fsys.newInfo(baseName(name), &f)
 		return nil
 	})
 	if err != nil {
@@ -252,6 +253,7 @@ func (fsys *FS) releaseUpper() error {
 	if err == nil {
 		err = removeGuard(fsys.work)
 	}
+	err = errors.Join(err, fsys.tags.close())
 	s.close()
 	fsys.work.Close()
 	return errors.Join(err, fsys.lockFile.Close())

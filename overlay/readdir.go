@@ -176,19 +176,19 @@ func (l *lister) nextName() (name string, source int, err error) {
 // whiteout or gone meanwhile.
 func (l *lister) stat(name string, source int) (*Info, error) {
 	d, layer := l.d.source(source)
-	info := &Info{name: name, layer: layer}
-	err := d.Stat(name, &info.st)
+	f := found{layer: layer, at: d}
+	err := d.Stat(name, &f.st)
 	if at.IsMissing(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, l.readError(source, err)
 	}
-	white, err := l.fsys.marks.isWhiteout(d, name, &info.st)
+	white, err := l.fsys.marks.isWhiteout(d, name, &f.st)
 	if white || err != nil {
 		return nil, l.readError(source, err)
 	}
-	return info, nil
+	return l.fsys.newInfo(name, &f), nil
 }
 
 // rewind begins again: names made since are seen.

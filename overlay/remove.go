@@ -124,12 +124,11 @@ func (fsys *FS) removeLocked(t *txn, p place) error {
 	}
 	s, upper := fsys.staging, p.dir.upper
 	t.changed(upper)
-	switch here {
-	case absent, whitedOut:
+	if !e.exists() {
 		return syscall.ENOENT
-	case pureUpper:
+	}
+	if !fsys.needsWhiteout(p.dir, p.name, here) {
 		return fsys.removePure(upper, p.name, e.isDir())
-	case lowerOnly, covering, merged:
 	}
 	white, err := s.whiteout()
 	if err != nil {

@@ -201,17 +201,6 @@ func (r *renaming) raise() error {
 	return nil
 }
 
-// leavesWhiteout says whether something below would show through at the old
-// name.
-func (r *renaming) leavesWhiteout() bool {
-	switch r.oldIs {
-	case lowerOnly, covering, merged:
-		return true
-	case absent, whitedOut, pureUpper:
-	}
-	return false
-}
-
 // move does it (overlay.md section 10.6; compare ovl_rename):
 //
 //  1. A directory of a lower is copied up. Nobody sees it.
@@ -257,15 +246,22 @@ func (r *renaming) move() error {
 	}
 	r.t.changed(r.to.dir.upper)
 	r.t.changed(r.from.dir.upper)
-	return r.renameUpper()
+	if err := r.renameUpper(); err != nil {
+		return err
+	}
+	if r.old.upper.IsRegular() {
+		fsys.keepTag(fsys.tags.of(&r.old.upper), &r.to.dir.upper.Dir, r.to.name)
+	}
+	return nil
 }
 
 func (r *renaming) renameUpper() error {
 	flag, cleanup := at.RenamePlain, false
+	leave := r.fsys.needsWhiteout(r.from.dir, r.from.name, r.oldIs)
 	switch {
-	case r.leavesWhiteout() && r.newIs == whitedOut:
+	case leave && r.newIs == whitedOut:
 		flag = at.RenameExchange // the whiteout moves to the old name
-	case r.leavesWhiteout():
+	case leave:
 		flag = at.RenameWhiteout
 	case r.old.isDir() && r.newIs == whitedOut:
 		flag, cleanup = at.RenameExchange, true

@@ -6,13 +6,20 @@ import (
 	"overdav/overlay/overlaytest"
 )
 
-// TestScripts runs every scenario on the kernel and on the engine.
+// TestScripts runs every scenario on the kernel and on the engine, with the
+// layers on each file system that can hold an upper.
 func TestScripts(t *testing.T) {
 	overlaytest.NeedRoot(t)
-	disk := overlaytest.Filesystem(t, "tmpfs")
-	overlaytest.Run{
-		Dir:     "testdata/script",
-		Engines: []overlaytest.Opener{overlaytest.Kernel},
-		Base:    overlaytest.Within(disk),
-	}.Scripts(t)
+	for _, kind := range []string{"tmpfs", "ext4", "xfs", "btrfs"} {
+		t.Run(kind, func(t *testing.T) {
+			if testing.Short() && kind != "tmpfs" {
+				t.Skip("one file system is enough for a short run")
+			}
+			overlaytest.Run{
+				Dir:     "testdata/script",
+				Engines: []overlaytest.Opener{overlaytest.Kernel, overlaytest.FS},
+				Base:    overlaytest.Within(overlaytest.Filesystem(t, kind)),
+			}.Scripts(t)
+		})
+	}
 }

@@ -70,13 +70,13 @@ func (fsys *FS) stage(name string, perm fs.FileMode) (*Staged, error) {
 
 // refuseReplace refuses to replace what chattr protects.
 func (fsys *FS) refuseReplace(p place, f found) error {
-	if f.st.Immutable || f.st.Append {
-		return errProtected
-	}
 	if err := fsys.refuseFrom(p.dir); err != nil {
 		return err
 	}
 	if f.layer != 0 {
+		if fsys.root.lowers[f.layer-1].layer.protection(&f.st).any() {
+			return errProtected
+		}
 		return nil
 	}
 	return fsys.refuseMarked(f.at, p.name)
@@ -156,11 +156,17 @@ func (s *Staged) Commit() (*Info, error) {
 		if err != nil {
 			return nil, pathError("commit", s.name, err)
 		}
-		info := &Info{name: baseName(s.name)}
-		err = s.temp.file.Stat(&info.st)
+		info, err := s.committed()
 		return info, pathError("commit", s.name, err)
 	}
 	return nil, pathError("commit", s.name, errRaced)
+}
+
+// committed tells of the file.
+func (s *Staged) committed() (*Info, error) {
+	var f found
+	err := s.temp.file.Stat(&f.st)
+	return s.fsys.newInfo(baseName(s.name), &f), err
 }
 
 // Abort throws the content away. After Commit it does nothing.

@@ -18,6 +18,7 @@ type staging struct {
 	tmp   *at.RWDir // .../tmp, what is being made
 	trash *at.RWDir // .../trash, what is being deleted
 	seq   atomic.Uint64
+	busy  atomic.Int64 // temps that are open and names that wait in the trash
 
 	// whiteMu guards the name tmp/wh, of which every whiteout is a hard link.
 	whiteMu sync.Mutex
@@ -83,6 +84,7 @@ func (s *staging) toTrash(name string) {
 
 // deleteLater has what stands in trash under name deleted.
 func (s *staging) deleteLater(name string) {
+	s.busy.Add(1)
 	s.purges.Add(1)
 	select {
 	case s.purge <- name:
@@ -95,6 +97,7 @@ func (s *staging) deleteLater(name string) {
 func (s *staging) purger() {
 	for name := range s.purge {
 		_ = removeTree(s.trash, name) // what stays is swept at the next start
+		s.busy.Add(-1)
 		s.purges.Done()
 	}
 }
@@ -178,6 +181,7 @@ type temp struct {
 	dir  *at.RWDir  // where name is
 	name string     // "" has none yet
 	nest string     // the nursery in tmp that dir is; "" dir is tmp
+	open bool       // counted in s.busy
 }
 
 // place installs the object under a name of upper that is free.
@@ -240,10 +244,17 @@ func (t *temp) close() {
 		t.s.discard(t.nest)
 	}
 	t.name, t.nest = "", ""
+	if t.open {
+		t.open = false
+		t.s.busy.Add(-1)
+	}
 }
 
 // reserve reserves a name in tmp, where what is made inherits nothing.
-func (s *staging) reserve() *temp { return &temp{s: s, dir: s.tmp, name: s.newName()} }
+func (s *staging) reserve() *temp {
+	s.busy.Add(1)
+	return &temp{s: s, dir: s.tmp, name: s.newName(), open: true}
+}
 
 // newFile makes an empty file without a name in the directory d, of which it
 // inherits; on a file system that has no such files, one in tmp.
@@ -273,7 +284,6 @@ const aclDefault = "system.posix_acl_default"
 // it were made there: in tmp itself or, where d passes on its group or an ACL,
 // in a directory of tmp that passes on the same.
 func (s *staging) newNamed(d *at.RWDir) (*temp, error) {
-	t := s.reserve()
 	var st at.Stat
 	if err := d.Stat(".", &st); err != nil {
 		return nil, err
@@ -282,10 +292,15 @@ func (s *staging) newNamed(d *at.RWDir) (*temp, error) {
 	if err != nil && err != syscall.ENODATA && err != syscall.EOPNOTSUPP {
 		return nil, err
 	}
+	t := s.reserve()
 	if st.Mode&syscall.S_ISGID == 0 && acl == nil {
 		return t, nil
 	}
-	return t, t.makeNursery(&st, acl)
+	if err := t.makeNursery(&st, acl); err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
 }
 
 func (t *temp) makeNursery(st *at.Stat, acl []byte) error {

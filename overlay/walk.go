@@ -117,6 +117,17 @@ func (w *walker) run(follow bool) error {
 // step enters the next component or follows it; done says that it is the last
 // and stays where it is.
 func (w *walker) step(name string, last bool) (done bool, err error) {
+	if !last {
+		e, err := w.fsys.lookup(w.at, name, true)
+		if err != nil {
+			return false, err
+		}
+		if e.isDir() {
+			w.enter(e.dir)
+			w.pending = w.pending[1:]
+			return false, nil
+		}
+	}
 	f, err := w.fsys.find(w.at, name)
 	if err != nil {
 		if last && err == syscall.ENOENT {
@@ -129,19 +140,10 @@ func (w *walker) step(name string, last bool) (done bool, err error) {
 		return false, w.follow(f, name)
 	case last:
 		return true, nil
-	case !f.st.IsDir():
-		return false, syscall.ENOTDIR
+	case f.st.IsDir():
+		return false, errRaced // since it was looked up
 	}
-	e, err := w.fsys.lookup(w.at, name, true)
-	if err != nil {
-		return false, err
-	}
-	if !e.isDir() {
-		return false, syscall.ENOENT // gone since it was found
-	}
-	w.enter(e.dir)
-	w.pending = w.pending[1:]
-	return false, nil
+	return false, syscall.ENOTDIR
 }
 
 func (w *walker) enter(d *dir) {

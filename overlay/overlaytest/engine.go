@@ -26,8 +26,9 @@ type Engine interface {
 	Rm(name string) error    // what is no directory
 	Rmdir(name string) error // an empty directory
 	Rmtree(name string) error
-	Mv(from, to string) error // as rename(2), and by copying where that cannot
-	Cp(from, to string) error // with attributes, in place of what is there
+	Rename(from, to string) error // rename(2)
+	Mv(from, to string) error     // and by copying where that cannot
+	Cp(from, to string) error     // with attributes, in place of what is there
 	Ln(from, to string) error
 	Symlink(target, name string) error
 	Mkfifo(name string) error

@@ -147,6 +147,8 @@ func (h *httpEngine) Mv(from, to string) error {
 	return h.change("MOVE", from, "", "Destination", h.url(to), "Overwrite", "T")
 }
 
+func (h *httpEngine) Rename(from, to string) error { return h.Mv(from, to) }
+
 func (h *httpEngine) Cp(from, to string) error {
 	return h.change("COPY", from, "", "Destination", h.url(to), "Overwrite", "T")
 }

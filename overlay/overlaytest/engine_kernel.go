@@ -88,10 +88,10 @@ func (k *kernel) Put(name, content string) error {
 	if err != nil {
 		return err
 	}
-	if err := k.copyAttrs(name, temp, false); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := k.copyAttrs(name, temp, keepOwner); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.Rename(k.path(temp), k.path(name))
+	return k.Rename(temp, name)
 }
 
 // resolve is name without symlinks: a file is replaced where it is. What is
@@ -142,22 +142,29 @@ func (k *kernel) Rmtree(name string) error {
 	return os.RemoveAll(k.path(name))
 }
 
+// Rename is rename(2) and nothing else: os.Rename refuses more.
+func (k *kernel) Rename(from, to string) error {
+	return syscall.Rename(k.path(from), k.path(to))
+}
+
 // Mv falls back to copying as mv(1) does.
 func (k *kernel) Mv(from, to string) error {
-	err := syscall.Rename(k.path(from), k.path(to))
+	err := k.Rename(from, to)
 	if !errors.Is(err, syscall.EXDEV) {
 		return err
 	}
 	if err := syscall.Rmdir(k.path(to)); err != nil && err != syscall.ENOENT {
 		return err
 	}
-	if err := k.Cp(from, to); err != nil {
+	if err := k.copyTree(from, to, keepOwner); err != nil {
 		return err
 	}
 	return os.RemoveAll(k.path(from))
 }
 
-// Cp copies as cp -a does, in place of what is there.
+// Cp copies in place of what is there: content, permissions but setuid and
+// setgid, attributes and times. The copy is its maker's; what is no file,
+// directory or symlink is left out.
 func (k *kernel) Cp(from, to string) error {
 	if from == to || strings.HasPrefix(to+"/", from+"/") || strings.HasPrefix(from+"/", to+"/") {
 		return syscall.EINVAL
@@ -168,10 +175,10 @@ func (k *kernel) Cp(from, to string) error {
 	if err := os.RemoveAll(k.path(to)); err != nil {
 		return err
 	}
-	return k.copyTree(from, to)
+	return k.copyTree(from, to, 0)
 }
 
-func (k *kernel) copyTree(from, to string) error {
+func (k *kernel) copyTree(from, to string, keep copyMode) error {
 	st, err := os.Lstat(k.path(from))
 	if err != nil {
 		return err
@@ -186,7 +193,7 @@ func (k *kernel) copyTree(from, to string) error {
 			return err
 		}
 	case fs.ModeDir:
-		if err := k.copyMembers(from, to); err != nil {
+		if err := k.copyMembers(from, to, keep); err != nil {
 			return err
 		}
 	case fs.ModeSymlink:
@@ -198,30 +205,33 @@ func (k *kernel) copyTree(from, to string) error {
 			return err
 		}
 	default:
-		if err := syscall.Mkfifo(k.path(to), 0o600); err != nil {
-			return err
-		}
+		return nil
 	}
-	return k.copyAttrs(from, to, true)
+	return k.copyAttrs(from, to, keep|keepTimes)
 }
 
-func (k *kernel) copyMembers(from, to string) error {
+func (k *kernel) copyMembers(from, to string, keep copyMode) error {
 	if err := os.Mkdir(k.path(to), 0o700); err != nil {
 		return err
 	}
 	members, err := os.ReadDir(k.path(from))
 	for _, m := range members {
-		if err := k.copyTree(path.Join(from, m.Name()), path.Join(to, m.Name())); err != nil {
+		if err := k.copyTree(path.Join(from, m.Name()), path.Join(to, m.Name()), keep); err != nil {
 			return err
 		}
 	}
 	return err
 }
 
-// copyAttrs gives one object the owner, mode and attributes of another, and
-// its times if they too are wanted.
-func (k *kernel) copyAttrs(from, to string, times bool) error {
-	var st at.Stat
+// A copyMode says what a copy takes over besides permissions and attributes.
+type copyMode int
+
+const (
+	keepOwner copyMode = 1 << iota // and setuid and setgid with it
+	keepTimes
+)
+
+func (k *kernel) copyAttrs(from, to string, keep copyMode) error {
 	host := hostView{root: &k.root.Dir}
 	st, err := host.stat(from)
 	if err != nil {
@@ -232,7 +242,10 @@ func (k *kernel) copyAttrs(from, to string, times bool) error {
 		return err
 	}
 	return k.in(to, func(dir *at.RWDir, name string) error {
-		if err := dir.Chown(name, int(st.UID), int(st.GID)); err != nil {
+		perm := st.Mode & 0o7777
+		if keep&keepOwner == 0 {
+			perm &^= syscall.S_ISUID | syscall.S_ISGID
+		} else if err := dir.Chown(name, int(st.UID), int(st.GID)); err != nil {
 			return err
 		}
 		for attr, value := range attrs {
@@ -241,11 +254,11 @@ func (k *kernel) copyAttrs(from, to string, times bool) error {
 			}
 		}
 		if !st.IsSymlink() {
-			if err := dir.Chmod(name, st.Mode&0o7777); err != nil {
+			if err := dir.Chmod(name, perm); err != nil {
 				return err
 			}
 		}
-		if !times {
+		if keep&keepTimes == 0 {
 			return nil
 		}
 		return dir.SetTimes(name, st.Atime, st.Mtime)

@@ -133,6 +133,11 @@ func (r *reader) read(name string) error {
 		return nil
 	}
 	names, err := r.names(name)
+	if err != nil && name != "." {
+		// Whether the look or the listing refuses is the same to who looks.
+		r.tree[len(r.tree)-1] = Entry{Name: name, Refused: ErrClass(err)}
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("list %s: %w", name, err)
 	}
@@ -176,6 +181,7 @@ func (c Class) sort(e *Entry, attr, value string) {
 	mark, private := strings.CutPrefix(attr, string(c))
 	switch {
 	case attr == "security.selinux": // the machine's, not the layer's
+	case strings.HasPrefix(attr, "trusted.SGI_ACL_"): // XFS' second name for system.posix_acl_*
 	case c == "" || !private:
 		e.xattr(attr, value)
 	case strings.HasPrefix(mark, "overlay."):
@@ -361,18 +367,32 @@ func (v engineView) stat(name string) (at.Stat, error) {
 	if err != nil {
 		return at.Stat{}, err
 	}
-	return statOf(info)
+	st := at.Stat{
+		Mode: at.Perm(info.Mode()) | kindOf(info.Mode()), Rdev: info.Device(),
+		Size: info.Size(), Mtime: info.ModTime(), Atime: info.AccessTime(),
+	}
+	uid, gid := info.Owner()
+	st.UID, st.GID = uint32(uid), uint32(gid)
+	return st, nil
 }
 
-// statOf finds what the engine knows of an object.
-func statOf(info fs.FileInfo) (at.Stat, error) {
-	switch st := info.Sys().(type) {
-	case *at.Stat:
-		return *st, nil
-	case at.Stat:
-		return st, nil
+// kindOf is the type of a mode as st_mode has it.
+func kindOf(mode fs.FileMode) uint32 {
+	switch mode.Type() {
+	case fs.ModeDir:
+		return syscall.S_IFDIR
+	case fs.ModeSymlink:
+		return syscall.S_IFLNK
+	case fs.ModeNamedPipe:
+		return syscall.S_IFIFO
+	case fs.ModeSocket:
+		return syscall.S_IFSOCK
+	case fs.ModeDevice:
+		return syscall.S_IFBLK
+	case fs.ModeDevice | fs.ModeCharDevice:
+		return syscall.S_IFCHR
 	}
-	return at.Stat{}, fmt.Errorf("Info.Sys is a %T: want *at.Stat", info.Sys())
+	return syscall.S_IFREG
 }
 
 func (v engineView) names(dir string) ([]string, error) {
@@ -386,8 +406,12 @@ func (v engineView) names(dir string) ([]string, error) {
 
 func (v engineView) readlink(name string) (string, error) { return v.fsys.Readlink(name) }
 
+// xattrs has none of a symlink: asked for them, the engine follows it.
 func (v engineView) xattrs(name string) (map[string]string, error) {
 	attrs := map[string]string{}
+	if info, err := v.fsys.Lstat(name); err != nil || info.Mode()&fs.ModeSymlink != 0 {
+		return attrs, err
+	}
 	names, err := v.fsys.Listxattr(name)
 	if err != nil {
 		return nil, err

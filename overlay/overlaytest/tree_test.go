@@ -46,7 +46,7 @@ func TestTreeTextIsReadBackAsWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, want := again.String(), tree.String(); got != want {
-		t.Errorf("second writing differs:\n%s", diffLines(want, got))
+		t.Errorf("second writing differs:\n%s", Diff(want, got))
 	}
 }
 
@@ -59,7 +59,7 @@ func TestBuiltLayerReadsAsItsText(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, want := Raw(t, dir), tree.String(); got != want {
-		t.Errorf("layer differs from its text:\n%s", diffLines(want, got))
+		t.Errorf("layer differs from its text:\n%s", Diff(want, got))
 	}
 }
 
@@ -135,7 +135,7 @@ func TestImagesHoldTheTree(t *testing.T) {
 			text := "d/ 0700 [opaque user.k=v]\nd/a = one\nl -> d/a\nw whiteout\n"
 			Build(t, dir, text)
 			if got := Raw(t, Image(t, kind, dir)); got != text {
-				t.Errorf("image differs:\n%s", diffLines(text, got))
+				t.Errorf("image differs:\n%s", Diff(text, got))
 			}
 		})
 	}

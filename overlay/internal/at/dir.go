@@ -139,16 +139,32 @@ func (d *Dir) Readlink(name string) (string, error) {
 
 // Getxattr returns the attribute attr of name; ENODATA when there is none.
 func (d *Dir) Getxattr(name, attr string) ([]byte, error) {
+	if name == "." && !d.pathfd {
+		return sysFgetxattr(d.fd, attr)
+	}
+	if value, err := sysGetxattr(d.fd, name, attr); err != syscall.ENOSYS {
+		return value, err
+	}
 	value, err := xattr.LGet(d.procPath(name), attr)
 	runtime.KeepAlive(d)
 	return value, xattrErrno(err)
 }
 
+// XattrNames returns the names of d's own attributes as flistxattr(2) does, each
+// ended by a NUL, in buf if they fit.
+func (d *Dir) XattrNames(buf []byte) ([]byte, error) {
+	if !d.pathfd {
+		return sysFlistxattr(d.fd, buf)
+	}
+	names, err := d.Listxattr(".")
+	for _, name := range names {
+		buf = append(append(buf, name...), 0)
+	}
+	return buf, err
+}
+
 // Listxattr returns the names of the attributes of name.
 func (d *Dir) Listxattr(name string) ([]string, error) {
-	if name == "." && !d.pathfd {
-		return sysFlistxattr(d.fd)
-	}
 	names, err := xattr.LList(d.procPath(name))
 	runtime.KeepAlive(d)
 	return names, xattrErrno(err)

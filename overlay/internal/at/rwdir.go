@@ -229,11 +229,11 @@ func (d *RWDir) SyncAll() error {
 	return d.hook.do(OpSync, ".", func() error { return d.onReadable(sysSyncfs) })
 }
 
-// The inode flags that copy-up carries over (overlay.md section 5.4; chattr(1)
-// S and A).
+// Inode flags, as chattr(1) sets them: S, i and A.
 const (
-	FlagSync    = 0x08
-	FlagNoatime = 0x80
+	FlagSync      = 0x08
+	FlagImmutable = 0x10
+	FlagNoatime   = 0x80
 )
 
 // IsMissing says that err means there is nothing of that name: absent, a name

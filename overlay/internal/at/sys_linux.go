@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -122,35 +124,20 @@ func sysReadlink(dirfd int, name string) (string, error) {
 	}
 }
 
-func sysFlistxattr(fd int) ([]string, error) {
-	var small [1024]byte
-	n, err := unix.Flistxattr(fd, small[:])
-	if err == nil {
-		return splitNames(small[:n]), nil
-	}
+func sysFlistxattr(fd int, buf []byte) ([]byte, error) {
+	buf = buf[:cap(buf)]
+	n, err := unix.Flistxattr(fd, buf)
 	for err == unix.ERANGE {
 		if n, err = unix.Flistxattr(fd, nil); err != nil {
 			return nil, err
 		}
-		buf := make([]byte, n+256)
-		if n, err = unix.Flistxattr(fd, buf); err == nil {
-			return splitNames(buf[:n]), nil
-		}
+		buf = make([]byte, n+256)
+		n, err = unix.Flistxattr(fd, buf)
 	}
-	if err == unix.EOPNOTSUPP {
-		return nil, nil
+	if err != nil {
+		return nil, err
 	}
-	return nil, err
-}
-
-func splitNames(buf []byte) []string {
-	var names []string
-	for len(buf) > 0 {
-		name, rest, _ := bytes.Cut(buf, []byte{0})
-		names = append(names, string(name))
-		buf = rest
-	}
-	return names
+	return buf[:n], nil
 }
 
 func sysFgetxattr(fd int, attr string) ([]byte, error) {
@@ -167,6 +154,52 @@ func sysFgetxattr(fd int, attr string) ([]byte, error) {
 			return nil, err
 		}
 		buf = make([]byte, n+256)
+	}
+}
+
+// getxattrat(2) has this number on every architecture; Linux 6.13 brought it.
+const sysGetxattrat = 464
+
+// noGetxattrat is set when the kernel turned out to have none.
+var noGetxattrat atomic.Bool
+
+// sysGetxattr reads an attribute of a name without opening it; ENOSYS where
+// the kernel cannot.
+func sysGetxattr(dirfd int, name, attr string) ([]byte, error) {
+	if noGetxattrat.Load() {
+		return nil, unix.ENOSYS
+	}
+	path, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return nil, err
+	}
+	attrName, err := unix.BytePtrFromString(attr)
+	if err != nil {
+		return nil, err
+	}
+	buf := make([]byte, 256)
+	for {
+		args := struct { // struct xattr_args
+			value       uint64
+			size, flags uint32
+		}{uint64(uintptr(unsafe.Pointer(&buf[0]))), uint32(len(buf)), 0}
+		n, _, errno := unix.Syscall6(sysGetxattrat, uintptr(dirfd), uintptr(unsafe.Pointer(path)),
+			unix.AT_SYMLINK_NOFOLLOW, uintptr(unsafe.Pointer(attrName)), uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args))
+		runtime.KeepAlive(buf)
+		switch errno {
+		case 0:
+			return buf[:n], nil
+		case unix.ERANGE:
+			buf = make([]byte, 64<<10) // the longest there can be (xattr(7))
+			if len(buf) == int(args.size) {
+				return nil, errno
+			}
+		case unix.ENOSYS:
+			noGetxattrat.Store(true)
+			return nil, errno
+		default:
+			return nil, errno
+		}
 	}
 }
 

@@ -23,8 +23,9 @@ func sysCloneMount(string) (int, error)                   { return -1, syscall.E
 func sysClose(int) error                                  { return syscall.ENOSYS }
 func sysStat(int, string, *Stat) error                    { return syscall.ENOSYS }
 func sysReadlink(int, string) (string, error)             { return "", syscall.ENOSYS }
-func sysFlistxattr(int) ([]string, error)                 { return nil, syscall.ENOSYS }
+func sysFlistxattr(int, []byte) ([]byte, error)           { return nil, syscall.ENOSYS }
 func sysFgetxattr(int, string) ([]byte, error)            { return nil, syscall.ENOSYS }
+func sysGetxattr(int, string, string) ([]byte, error)     { return nil, syscall.ENOSYS }
 func sysHandle(int, string) (int32, []byte, error)        { return 0, nil, syscall.ENOSYS }
 func sysUUID(int) (uuid [16]byte, ok bool)                { return uuid, false }
 func sysSpace(int) (Space, error)                         { return Space{}, syscall.ENOSYS }
