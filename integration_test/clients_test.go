@@ -147,7 +147,7 @@ func TestDavfs2(t *testing.T) {
 	dir := openDir(t)
 	// buf_size: Linux since 6.16 reads directories in pieces that older davfs2
 	// refuse.
-	conf := "ask_auth 0\nbuf_size 64\ndelay_upload 0\ncache_dir " + dir + "/cache\ndav_user root\ndav_group root\n"
+	conf := "ask_auth 0\nbuf_size 64\ndelay_upload 0\ncache_dir " + dir + "/cache\n"
 	if err := os.WriteFile(filepath.Join(dir, "davfs2.conf"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -155,6 +155,10 @@ func TestDavfs2(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
+	}
+	// It keeps its cache as a user of its own.
+	if err := os.Chmod(filepath.Join(dir, "cache"), 0o777); err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = script(dir, "umount -l mnt 2>/dev/null").Run() }) // when the script fails midway
 	run(t, script(dir, `

@@ -168,6 +168,28 @@ func TestUnlockOfALivingServerIsRefused(t *testing.T) {
 	s.stop()
 }
 
+// A lock is a promise to an editor that has a file open; it must not end with
+// the server.
+func TestLocksOutliveTheServer(t *testing.T) {
+	_, args := newShare(t)
+	s := serve(t, args...)
+	const info = `<D:lockinfo xmlns:D="DAV:"><D:lockscope><D:exclusive/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockinfo>`
+	status, text := s.do("LOCK", "a", info, "Depth", "0", "Timeout", "Second-3600")
+	_, token, ok := strings.Cut(text, "<D:locktoken><D:href>")
+	if status != http.StatusOK || !ok {
+		t.Fatalf("LOCK: %d: %s", status, text)
+	}
+	token, _, _ = strings.Cut(token, "<")
+	for _, end := range []func(*server){(*server).stop, (*server).kill} {
+		end(s)
+		s = serve(t, args...)
+		s.must(http.StatusLocked, "PUT", "a", "by another")
+		s.must(http.StatusNoContent, "PUT", "a", "by the holder", "If", "(<"+token+">)")
+	}
+	s.must(http.StatusNoContent, "UNLOCK", "a", "", "Lock-Token", "<"+token+">")
+	s.stop()
+}
+
 func rootMayMount() bool {
 	return exec.Command("unshare", "-m", "true").Run() == nil
 }
