@@ -104,6 +104,30 @@ func TestRclone(t *testing.T) {
 	s.finish(l, sortLines(want))
 }
 
+// With vendor owncloud rclone sets times and knows sums: what is unchanged is
+// not sent again, and check compares without reading.
+func TestRcloneOwncloudSendsNothingTwice(t *testing.T) {
+	needProgram(t, "rclone")
+	l, args := newShare(t)
+	s := serve(t, args...)
+	out := run(t, script(openDir(t), `
+		mkdir tree
+		for i in $(seq 20); do echo $i > tree/$i; touch -d "2020-01-$i 12:00" tree/$i; done
+		rclone -q sync tree dav:
+		rclone -v --stats-one-line sync tree dav: 2>&1 | tee second
+		rclone -v check tree dav: 2>&1
+		! grep Copied second
+	`, "RCLONE_CONFIG=/dev/null", "RCLONE_CONFIG_DAV_TYPE=webdav", "RCLONE_CONFIG_DAV_VENDOR=owncloud", "RCLONE_CONFIG_DAV_URL="+s.base))
+	if strings.Contains(out, "could not be checked") || !strings.Contains(out, "20 matching files") {
+		t.Errorf("rclone says\n%s", out)
+	}
+	want := ""
+	for i := range 20 {
+		want += fmt.Sprintf("\"%d\" = \"%d\\n\"\n", i+1, i+1)
+	}
+	s.finish(l, sortLines(want))
+}
+
 func sortLines(text string) string {
 	lines := strings.SplitAfter(text, "\n")
 	lines = lines[:len(lines)-1] // behind the last newline there is nothing

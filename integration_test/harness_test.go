@@ -147,7 +147,8 @@ type server struct {
 
 // lockedBuffer is written to by a process and read by a test.
 type lockedBuffer struct {
-	mu  sync.Mutex
+	mu sync.Mutex
+	// +checklocks:mu
 	buf bytes.Buffer
 }
 
