@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -24,19 +26,24 @@ var errTests = errors.New("there were failures")
 // test runs all tests as who we are, and, when that is root, once more as an
 // ordinary user: half of the promises are made to one.
 func test(flags []string) error {
-	who := "an ordinary user"
-	if os.Geteuid() == 0 {
-		who = "root"
-	}
-	heading(who)
+	root := os.Geteuid() == 0
+	heading(map[bool]string{true: "root", false: "an ordinary user"}[root])
 	cmd := exec.Command("go", append([]string{"test", "-json", "-timeout=14m"}, append(flags, "./...")...)...)
 	var r reporter
-	err := r.run(cmd, cmd)
-	if os.Geteuid() == 0 {
-		err = errors.Join(err, testAsUser(&r))
+	if err := r.run(cmd, cmd); err != nil {
+		return err
 	}
 	r.printSkipped()
-	return err
+	if root {
+		if err := testAsUser(&r); err != nil {
+			return err
+		}
+		r.printSkipped()
+	}
+	if r.failed {
+		return errTests
+	}
+	return nil
 }
 
 func heading(who string) { fmt.Printf("judges: all tests as %s\n", who) }
@@ -61,15 +68,14 @@ func testAsUser(r *reporter) error {
 	}
 	for _, path := range strings.Fields(packages) {
 		cmd, err := stage.command(path)
-		if err == nil {
-			err = r.run(exec.Command("go", "tool", "test2json", "-t", "-p", path), cmd)
-		}
-		if err != nil && !errors.Is(err, errTests) {
+		if err != nil {
 			return err
 		}
-		stage.failed = errors.Join(stage.failed, err)
+		if err := r.run(exec.Command("go", "tool", "test2json", "-t", "-p", path), cmd); err != nil {
+			return err
+		}
 	}
-	return stage.failed
+	return nil
 }
 
 func output(name string, args ...string) (string, error) {
@@ -80,10 +86,7 @@ func output(name string, args ...string) (string, error) {
 }
 
 // A stage is a place where nobody can run tests.
-type stage struct {
-	dir    string
-	failed error
-}
+type stage struct{ dir string }
 
 // newStage copies the source to dir and makes nobody's directories there.
 func newStage(dir string) (*stage, error) {
@@ -121,7 +124,7 @@ func newStage(dir string) (*stage, error) {
 		return nil, err
 	}
 	_, err = output("go", "build", "-o", filepath.Join(dir, "overdav"), ".")
-	return &stage{dir: dir}, err
+	return &stage{dir}, err
 }
 
 // command builds the tests of a package and returns the command that runs them.
@@ -153,14 +156,18 @@ type event struct {
 // reporter prints what matters of many events: the packages' results, all that
 // failing tests said, and why others were skipped.
 type reporter struct {
-	said    map[string]string // by package and test, until it has ended
-	skipped []string
+	failed  bool
+	said    map[string]string   // by package and test, until it has ended
+	skipped map[string][]string // by reason
 }
 
 // run runs cmd and reports what comes out of reader, which is cmd itself or
 // a program that turns cmd's output into events.
 func (r *reporter) run(reader, cmd *exec.Cmd) error {
 	r.said = make(map[string]string)
+	if r.skipped == nil {
+		r.skipped = make(map[string][]string)
+	}
 	events, err := reader.StdoutPipe()
 	if err != nil {
 		return err
@@ -180,24 +187,21 @@ func (r *reporter) run(reader, cmd *exec.Cmd) error {
 	if err := reader.Start(); err != nil {
 		return err
 	}
-	failed := r.read(events)
+	r.read(events)
 	for _, c := range slices.Compact([]*exec.Cmd{reader, cmd}) {
 		var exit *exec.ExitError
 		switch err := c.Wait(); {
 		case errors.As(err, &exit):
-			failed = true
+			r.failed = true
 		case err != nil:
 			return err
 		}
 	}
-	if failed {
-		return errTests
-	}
 	return nil
 }
 
-// read reports events and says whether one of them is a failure.
-func (r *reporter) read(events io.Reader) (failed bool) {
+// read reports events until they end.
+func (r *reporter) read(events io.Reader) {
 	sc := bufio.NewScanner(events)
 	sc.Buffer(nil, 64<<20) // a test may say much in one line
 	for sc.Scan() {
@@ -215,11 +219,12 @@ func (r *reporter) read(events io.Reader) (failed bool) {
 		case e.Action == "output":
 			r.said[key] += e.Output
 		case e.Action == "fail" || e.Action == "build-fail":
-			failed = true
+			r.failed = true
 			fmt.Print(r.said[key])
 			delete(r.said, key)
 		case e.Action == "skip" && e.Test != "":
-			r.skipped = append(r.skipped, fmt.Sprintf("%s: %s", key, reason(r.said[key])))
+			why := reason(r.said[key])
+			r.skipped[why] = append(r.skipped[why], key)
 			delete(r.said, key)
 		case e.Action == "pass":
 			delete(r.said, key)
@@ -227,25 +232,34 @@ func (r *reporter) read(events io.Reader) (failed bool) {
 	}
 	if err := sc.Err(); err != nil {
 		fmt.Println("judges: reading events:", err)
-		return true
+		r.failed = true
 	}
-	return failed
 }
 
-// reason is what a skipped test said, on one line.
+var position = regexp.MustCompile(`^\w+\.go:\d+: `)
+
+// reason is what a skipped test said, on one line and without the place.
 func reason(said string) string {
 	var lines []string
 	for line := range strings.Lines(said) {
 		line = strings.TrimSpace(line)
 		if !strings.HasPrefix(line, "=== ") && !strings.HasPrefix(line, "--- ") {
-			lines = append(lines, line)
+			lines = append(lines, position.ReplaceAllString(line, ""))
 		}
 	}
 	return strings.Join(lines, " ")
 }
 
+// printSkipped tells what was skipped and why, and forgets it.
 func (r *reporter) printSkipped() {
-	if len(r.skipped) > 0 {
-		fmt.Printf("judges: skipped:\n  %s\n", strings.Join(r.skipped, "\n  "))
+	const named = 3
+	for _, why := range slices.Sorted(maps.Keys(r.skipped)) {
+		tests := r.skipped[why]
+		fmt.Printf("judges: skipped %d: %s: %s", len(tests), why, strings.Join(tests[:min(named, len(tests))], ", "))
+		if len(tests) > named {
+			fmt.Print(", ...")
+		}
+		fmt.Println()
 	}
+	clear(r.skipped)
 }
