@@ -127,7 +127,7 @@ func (c *checker) object(d *at.Dir, path, name string) (isDir bool) {
 				c.unreadable(path, err)
 			}
 		} else {
-			c.foreign(path, attr)
+			c.foreign(path, name, attr)
 		}
 	}
 	if st.IsDir() && name != "." {
@@ -136,9 +136,13 @@ func (c *checker) object(d *at.Dir, path, name string) (isDir bool) {
 	return st.IsDir() && name != "."
 }
 
-// foreign reports a mark of the other namespace. The names alone do not tell
-// it from what an overlay nested in the tree wrote.
-func (c *checker) foreign(path, attr string) {
+// foreign reports a mark of the other namespace on the root, where overlays set
+// theirs first. Deeper down it may be a client's, or of an overlay nested in the
+// tree.
+func (c *checker) foreign(path, name, attr string) {
+	if name != "." {
+		return
+	}
 	other := newMarks(userPrefix)
 	if c.fsys.marks.prefix == userPrefix {
 		other = newMarks(trustedPrefix)
@@ -327,7 +331,7 @@ func (s *staging) leftovers() (left []string, err error) {
 		prefix string
 		keep   []string
 	}{
-		{s.dir, "", []string{"tmp", "trash", lockName}},
+		{s.dir, "", []string{"tmp", "trash", lockName, tagFile}},
 		{s.tmp, "tmp/", []string{sharedWhiteout}},
 		{s.trash, "trash/", nil},
 	} {

@@ -295,7 +295,8 @@ func (fsys *FS) stageCopy(src *lowerObject, truncate bool) (*temp, error) {
 		return fsys.stageSpecial(src)
 	}
 	if src.truncated = truncate; truncate {
-		src.st.Size = 0
+		// It shows as soon as it is in place: a change of content.
+		src.st.Size, src.st.Mtime = 0, time.Now()
 	}
 	temp, err := fsys.staging.newFile(fsys.staging.tmp, 0o600)
 	if err != nil {

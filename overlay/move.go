@@ -122,12 +122,14 @@ func (r *renaming) moveOver() error {
 	if err == nil {
 		err = r.moveOverPlaceholder()
 		if err != nil {
-			err = errors.Join(err, r.undo(holder, exchanged))
+			if undone := r.undo(holder, exchanged); undone != nil {
+				holder.name = "" // what waits is kept, and the note: a start goes on with 3
+				s.unfinished.Store(true)
+				return errors.Join(err, undone)
+			}
 		}
 	}
-	if err := s.removeNote(); err != nil {
-		return err
-	}
+	_ = s.removeNote() // without its placeholder it means nothing
 	if err == nil && exchanged {
 		holder.retire()
 	}
@@ -148,7 +150,7 @@ func (r *renaming) makePlaceholder(holder *temp) (note moveNote, err error) {
 	}
 	var st at.Stat
 	err = holder.dir.Stat(holder.name, &st)
-	return moveNote{r.from.path(), r.to.path(), st.Ino}, err
+	return moveNote{r.from.path(), r.to.path(), placeholderID(&st)}, err
 }
 
 // moveOverPlaceholder renames the source over the placeholder.
@@ -172,30 +174,40 @@ func (r *renaming) undo(holder *temp, exchanged bool) error {
 // A moveNote says which move was under way.
 type moveNote struct {
 	from, to string // merged paths
-	ino      uint64 // of the placeholder
+	id       string // of the placeholder
 }
+
+// placeholderID tells a placeholder from whatever gets its inode later.
+func placeholderID(st *at.Stat) string { return fmt.Sprintf("%d/%d", st.Ino, st.Btime.UnixNano()) }
 
 // moveNoteName is the note's name in <workdir>/overdav.
 const moveNoteName = "moving"
 
 func (s *staging) writeNote(n moveNote) error {
+	_ = s.removeNote() // one that could not be removed when it was done with
 	f, err := s.dir.Create(moveNoteName, 0o600)
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("%d\n%s\n%s\n", n.ino, strconv.Quote(n.from), strconv.Quote(n.to))
+	text := fmt.Sprintf("%s\n%s\n%s\n", n.id, strconv.Quote(n.from), strconv.Quote(n.to))
 	_, err = f.Write([]byte(text))
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
 		err = s.dir.Sync()
 	}
 	if err != nil {
-		_ = s.dir.Unlink(moveNoteName) // a note without a placeholder means nothing
+		_ = s.removeNote() // without a placeholder in place it means nothing
 	}
 	return err
 }
 
-func (s *staging) removeNote() error { return s.dir.Unlink(moveNoteName) }
+func (s *staging) removeNote() error {
+	err := s.dir.Unlink(moveNoteName)
+	if errors.Is(err, syscall.ENOENT) {
+		err = nil
+	}
+	return err
+}
 
 // readNote returns the note of a move that was cut short.
 func (s *staging) readNote() (n moveNote, ok bool, err error) {
@@ -213,11 +225,8 @@ func (s *staging) readNote() (n moveNote, ok bool, err error) {
 	if len(lines) != 4 {
 		return n, false, nil // written down in part: nothing was done yet
 	}
-	n.ino, err = strconv.ParseUint(lines[0], 10, 64)
-	if err == nil {
-		n.from, err = strconv.Unquote(lines[1])
-	}
-	if err == nil {
+	n.id = lines[0]
+	if n.from, err = strconv.Unquote(lines[1]); err == nil {
 		n.to, err = strconv.Unquote(lines[2])
 	}
 	return n, err == nil, nil
@@ -230,21 +239,31 @@ func (fsys *FS) finishMove() error {
 	if err != nil {
 		return err
 	}
+	inPlace := false
 	if ok {
-		inPlace := false
-		err := fsys.see(n.to, false, func(_ place, f found) error {
-			inPlace = f.layer == 0 && f.st.Ino == n.ino
-			return nil
-		})
-		if err == nil && inPlace {
-			if err := fsys.rename(n.from, n.to, true); err != nil {
-				return fmt.Errorf("finish the move of %s to %s that a crash cut short: %w", n.from, n.to, err)
-			}
+		if inPlace, err = fsys.holdsPlace(n); err != nil {
+			return err
 		}
 	}
-	err = fsys.staging.removeNote()
-	if errors.Is(err, syscall.ENOENT) {
+	if inPlace {
+		switch err := fsys.rename(n.from, n.to, true); {
+		case errors.Is(err, syscall.ENOENT):
+			fsys.warn(fmt.Sprintf("a move of %q to %q that a crash cut short cannot be finished: the former is gone", n.from, n.to))
+		case err != nil:
+			return fmt.Errorf("finish the move of %q to %q that a crash cut short: %w", n.from, n.to, err)
+		}
+	}
+	return fsys.staging.removeNote()
+}
+
+// holdsPlace says whether the placeholder of a move is where the move was to.
+func (fsys *FS) holdsPlace(n moveNote) (inPlace bool, err error) {
+	err = fsys.see(n.to, false, func(_ place, f found) error {
+		inPlace = f.layer == 0 && placeholderID(&f.st) == n.id
+		return nil
+	})
+	if at.IsMissing(err) {
 		err = nil
 	}
-	return err
+	return inPlace, err
 }

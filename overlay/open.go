@@ -82,9 +82,11 @@ func (fsys *FS) warn(message string) {
 
 // abandon undoes a half-done Open.
 func (fsys *FS) abandon() {
-	if fsys.staging != nil {
-		_ = fsys.Close() // the error that led here says more
-		return
+	if s := fsys.staging; s != nil {
+		// A move is half done: the guard stays until a start has finished it.
+		s.purges.Wait()
+		close(s.purge)
+		s.close()
 	}
 	fsys.root.shared = false
 	fsys.root.close()

@@ -238,7 +238,8 @@ func (fsys *FS) Close() error {
 
 // releaseUpper ends the writing:
 //
-//  1. The trash is emptied, then staging.
+//  1. The trash is emptied, then staging, where a note of a move that was
+//     undone or done may be left.
 //  2. What was written reaches the disk, if durability says so.
 //  3. The guard is removed, then the lock. A crash before leaves the guard for
 //     the next start or for Unlock.
@@ -246,7 +247,12 @@ func (fsys *FS) releaseUpper() error {
 	s := fsys.staging
 	s.purges.Wait()
 	close(s.purge)
-	err := sweep(s)
+	var err error
+	if s.unfinished.Load() {
+		err = errors.New("a move that failed half way is finished by the next start")
+	} else {
+		err = errors.Join(sweep(s), s.removeNote())
+	}
 	if fsys.durability != DurabilityNone {
 		err = errors.Join(err, fsys.work.SyncAll())
 	}

@@ -62,7 +62,11 @@ func (fsys *FS) stage(name string, perm fs.FileMode) (*Staged, error) {
 		return nil, t.end(err)
 	}
 	temp, err := fsys.staging.newFile(p.dir.upper, at.Perm(perm))
-	if err = t.end(err); err != nil {
+	if err != nil {
+		return nil, t.end(err)
+	}
+	if err := t.end(nil); err != nil {
+		temp.close()
 		return nil, err
 	}
 	return &Staged{fsys: fsys, name: name, path: p.path(), temp: temp}, nil

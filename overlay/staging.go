@@ -20,6 +20,8 @@ type staging struct {
 	seq   atomic.Uint64
 	busy  atomic.Int64 // temps that are open and names that wait in the trash
 
+	unfinished atomic.Bool // a move could neither be finished nor undone: only a start can
+
 	// whiteMu guards the name tmp/wh, of which every whiteout is a hard link.
 	whiteMu sync.Mutex
 

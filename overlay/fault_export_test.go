@@ -1,0 +1,20 @@
+package overlay
+
+// Crash leaves fsys as the end of its process would: its lock is gone, its
+// guard and whatever is in staging stay. Nothing may use it any more.
+func Crash(fsys *FS) {
+	fsys.treeMu.Lock()
+	defer fsys.treeMu.Unlock()
+	fsys.closed = true
+	fsys.staging.purges.Wait()
+	close(fsys.staging.purge)
+	fsys.staging.close()
+	fsys.work.Close()
+	_ = fsys.tags.close() // the end of a process closes and says nothing
+	_ = fsys.lockFile.Close()
+	fsys.root.shared = false
+	fsys.root.close()
+}
+
+// Drain waits until nothing is being deleted in the background.
+func Drain(fsys *FS) { fsys.staging.purges.Wait() }
