@@ -1,6 +1,9 @@
 package integration_test
 
 import (
+	"context"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -166,6 +169,34 @@ func TestSeveralLowersTopmostFirst(t *testing.T) {
 	s := serve(t, flagsOf(l)...)
 	sameTree(t, "two lowers", s.tree(), "\"a\" = \"top\"\n\"b\" = \"bottom\"\n")
 	s.stop()
+}
+
+// Behind a socket stands a proxy, which says by what name clients came.
+func TestUnixSocket(t *testing.T) {
+	_, args := newShare(t)
+	socket := filepath.Join(openDir(t), "s")
+	s := serve(t, append(args, "--listen", "unix:"+socket)...)
+	client := &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("http://files.example.org/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "one" {
+		t.Errorf("GET a: %s: %q, %v", resp.Status, body, err)
+	}
+	s.stop()
+	if exists(socket) {
+		t.Error("the socket is still there after a clean stop")
+	}
+	s = serve(t, append(args, "--listen", "unix:"+socket)...)
+	s.kill()
+	serve(t, append(args, "--listen", "unix:"+socket)...).stop() // takes over what the dead one left
 }
 
 func TestCheckFindsNothingInOurOwnUpperAndSomethingInADamagedOne(t *testing.T) {
