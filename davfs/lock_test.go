@@ -442,7 +442,7 @@ func TestWritesDoNotWaitForEachOther(t *testing.T) {
 	}
 }
 
-func TestLocksSurviveARestart(t *testing.T) {
+func TestLockTableSurvivesARestart(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "locks")
 	l, err := OpenLocks(file, LockOptions{})
 	if err != nil {
