@@ -527,10 +527,11 @@ func (h *lockHold) overlaps(lock *Lock) bool {
 	})
 }
 
+// checkLocked is Check under mu. In a tree, only the roots of locks and their
+// members can differ from the resource above them in what protects them.
 func (l *Locks) checkLocked(principal string, tokens []string, touched []Touch) error {
 	var blocked []Path
-	check := func(p Path) {
-		covering := l.coveringLocked(p)
+	check := func(covering []*Lock) {
 		mine := func(lock *Lock) bool {
 			return lock.Principal == principal && slices.Contains(tokens, lock.Token)
 		}
@@ -544,11 +545,16 @@ func (l *Locks) checkLocked(principal string, tokens []string, touched []Touch) 
 		}
 	}
 	for _, t := range touched {
-		check(t.Path)
-		if t.Tree {
-			for _, lock := range l.belowLocked(t.Path) {
-				check(lock.Root)
-			}
+		covering := l.coveringLocked(t.Path)
+		check(covering)
+		if !t.Tree {
+			continue
+		}
+		check(coveringMembers(covering))
+		for _, lock := range l.belowLocked(t.Path) {
+			covering := l.coveringLocked(lock.Root)
+			check(covering)
+			check(coveringMembers(covering))
 		}
 	}
 	if len(blocked) == 0 {
@@ -556,6 +562,12 @@ func (l *Locks) checkLocked(principal string, tokens []string, touched []Touch) 
 	}
 	slices.SortFunc(blocked, cmpPath)
 	return &LockedError{blocked}
+}
+
+// coveringMembers returns those of the locks on a collection that are on each of
+// its members as well. A file may be locked with infinite depth and has none.
+func coveringMembers(covering []*Lock) []*Lock {
+	return slices.DeleteFunc(slices.Clone(covering), func(lock *Lock) bool { return !lock.Infinite || !lock.Collection })
 }
 
 // RemoveTree removes the locks on p and on everything below it, after these

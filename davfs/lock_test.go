@@ -173,6 +173,25 @@ func TestSharedLockNeedsOneToken(t *testing.T) {
 	}
 }
 
+// A token for a collection alone does not stand for its members, on which
+// somebody else has a lock too.
+func TestSharedLockOnMembersIsNotOnesOwn(t *testing.T) {
+	l := NewLocks(LockOptions{})
+	mustLock(t, l, LockRequest{Root: at(t, "/d"), Collection: true, Shared: true, Infinite: true, Principal: "they"})
+	mine := mustLock(t, l, LockRequest{Root: at(t, "/d"), Collection: true, Shared: true})
+	if err := l.Check("me", []string{mine.Token}, Touch{Path: at(t, "/d")}); err != nil {
+		t.Errorf("PROPPATCH of the collection: %v", err)
+	}
+	if err := l.Check("me", []string{mine.Token}, Touch{Path: at(t, "/d"), Tree: true}); !isLocked(err) {
+		t.Errorf("DELETE of the collection: %v, want locked", err)
+	}
+	mustLock(t, l, LockRequest{Root: at(t, "/f"), Shared: true, Infinite: true, Principal: "they"})
+	mine = mustLock(t, l, LockRequest{Root: at(t, "/f"), Shared: true})
+	if err := l.Check("me", []string{mine.Token}, Touch{Path: at(t, "/f"), Tree: true}); err != nil {
+		t.Errorf("DELETE of a file: %v", err)
+	}
+}
+
 // A tagged list about one resource holds for a request to another one. It must
 // not pass for that one's token: that is for the lock table to refuse.
 func TestIfTagDoesNotStandForTheRequest(t *testing.T) {
@@ -765,6 +784,10 @@ func TestLocksAgreeWithTheirDefinition(t *testing.T) {
 		l := NewLocks(LockOptions{MaxPerUser: 6, MaxLocks: 10})
 		var model []Lock
 		paths := []string{"", "/a", "/a/b", "/a/b/c", "/a/bc", "/ab", "/ab/c"}
+		var resources []Path // each of them a collection with a member that has no lock of its own
+		for _, s := range paths {
+			resources = append(resources, Path{s}, Path{s}.child("member"))
+		}
 		drawPath := func() Path { return Path{rapid.SampledFrom(paths).Draw(t, "path")} }
 		drawUser := func() string { return rapid.SampledFrom([]string{"me", "they"}).Draw(t, "user") }
 		covering := func(p Path) []string {
@@ -779,7 +802,7 @@ func TestLocksAgreeWithTheirDefinition(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"create": func(t *rapid.T) {
-				r := LockRequest{Root: drawPath(), Principal: drawUser(), Shared: rapid.Bool().Draw(t, "shared"), Infinite: rapid.Bool().Draw(t, "infinite")}
+				r := LockRequest{Root: drawPath(), Principal: drawUser(), Shared: rapid.Bool().Draw(t, "shared"), Infinite: rapid.Bool().Draw(t, "infinite"), Collection: true}
 				conflict, mine := false, 0
 				for _, old := range model {
 					overlap := old.covers(r.Root) || r.Infinite && r.Root.Contains(old.Root)
@@ -844,8 +867,7 @@ func TestLocksAgreeWithTheirDefinition(t *testing.T) {
 					}
 				}
 				want := false
-				for _, s := range paths {
-					p := Path{s}
+				for _, p := range resources {
 					if p != touch.Path && !(touch.Tree && touch.Path.Contains(p)) {
 						continue
 					}
