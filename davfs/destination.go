@@ -155,11 +155,17 @@ func canonicalHost(authority string) string {
 	return host + ":" + port
 }
 
-// requestPath returns the path that r names, from the server's root. The client
-// may be served directly or through a proxy that takes the public prefix away;
-// what arrives here is the server's own path.
+// requestPath returns the path that r names, from the server's root. A proxy has
+// taken the public prefix away, if there is one.
+//
+// The path is read as it was sent. EscapedPath would not do: when it dislikes a
+// character, it encodes the decoded path anew, and "%2f|" becomes a slash.
 func requestPath(r *http.Request, policy namePolicy) (p Path, slash bool, err error) {
-	return parsePath(r.URL.EscapedPath(), policy)
+	escaped := r.URL.RawPath
+	if escaped == "" { // then the two are the same
+		escaped = r.URL.EscapedPath()
+	}
+	return parsePath(escaped, policy)
 }
 
 // resolve returns the path, from the server's root, of a URL that the client

@@ -1,6 +1,7 @@
 package davfs
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"net/http"
@@ -104,6 +105,9 @@ func TestPathRelations(t *testing.T) {
 	}
 	if got, ok := at(t, "/davfoo").below(at(t, "/dav")); ok {
 		t.Errorf("/davfoo below /dav = %v; half a name is no prefix", got)
+	}
+	if got := a.join(ab); got != at(t, "/a/a/b") {
+		t.Errorf("/a join /a/b = %v, want /a/a/b", got)
 	}
 	if got := a.child("x"); got != at(t, "/a/x") {
 		t.Errorf("child = %v, want /a/x", got)
@@ -247,6 +251,35 @@ func TestDestinationKeepsTheSlash(t *testing.T) {
 	}
 	if got := string(appendHref(nil, Path{}, Path{}, false)); got != "/" {
 		t.Errorf("href of the root = %q, want /", got)
+	}
+}
+
+// The path of a request is what stood in its first line.
+func TestRequestPath(t *testing.T) {
+	for _, tt := range []struct {
+		target, want string
+		slash        bool
+		err          error
+	}{
+		{"/", "/", true, nil},
+		{"/a%20b/%C3%A4/", "/a b/\u00e4", true, nil},
+		{"/a|b[c]^", "/a|b[c]^", false, nil},
+		{"/a?b=c", "/a", false, nil},
+		{"http://example.org/a%25", "/a%", false, nil},
+		{"/a%2fb", "", false, errBadPath},
+		{"/a%2fb|", "", false, errBadPath},
+		{"/a/%2e%2e/b|", "", false, errBadPath},
+		{"//a", "", false, errBadPath},
+		{"*", "", false, errBadPath},
+	} {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("PROPFIND " + tt.target + " HTTP/1.1\r\nHost: example.org\r\n\r\n")))
+		if err != nil {
+			t.Fatalf("%s: %v", tt.target, err)
+		}
+		got, slash, err := requestPath(r, namePolicy{})
+		if !errors.Is(err, tt.err) || err == nil && (got.String() != tt.want || slash != tt.slash) {
+			t.Errorf("%s = %v, %v, %v; want %v, %v, %v", tt.target, got, slash, err, tt.want, tt.slash, tt.err)
+		}
 	}
 }
 
