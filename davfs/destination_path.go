@@ -3,6 +3,7 @@ package davfs
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -88,6 +89,28 @@ func (p Path) below(prefix Path) (Path, bool) {
 type namePolicy struct {
 	bytes    bool // names need not be UTF-8
 	portable bool // and must be possible on Windows, too
+}
+
+// cmpPath orders paths so that what lies below a path follows it directly.
+func cmpPath(p, q Path) int {
+	return slices.Compare(strings.Split(p.name, "/"), strings.Split(q.name, "/"))
+}
+
+// pathFromName makes a Path from String's result, or from "", if it is one.
+func pathFromName(name string) (p Path, ok bool) {
+	if name == "" || name == "/" {
+		return Path{}, true
+	}
+	rest, ok := strings.CutPrefix(name, "/")
+	if !ok || len(name) > maxPath {
+		return Path{}, false
+	}
+	for segment := range strings.SplitSeq(rest, "/") {
+		if (namePolicy{bytes: true}).checkName(segment) != nil {
+			return Path{}, false
+		}
+	}
+	return Path{name}, true
 }
 
 // parsePath makes a Path from the escaped path of a URL, which begins with a

@@ -40,16 +40,17 @@ func evalIf(t *testing.T, value, own string, states map[string]ifState) bool {
 	return ok
 }
 
-// The examples of RFC 4918, sections 6 to 10, each in the states that
-// make it hold and not hold.
+// The examples of RFC 4918, sections 7.5, 9.9, 9.10 and 10.4, each in states that
+// make it hold and in states that do not.
 func TestIfExamplesOfRFC4918(t *testing.T) {
 	const (
 		lock181 = "urn:uuid:181d4fae-7d8c-11d0-a765-00a0c91e6bf2"
 		lock58f = "urn:uuid:58f202ac-22cf-11d1-b12d-002035b29092"
 		lock150 = "urn:uuid:150852e2-3847-42d5-8cbe-0f4f296f26cf"
-		lockA51 = "urn:uuid:a515cfa4-5da4-22e1-f5b5-00a0451e6bf7"
-		lockF81 = "urn:uuid:f81de2ad-7f3d-a1b2-4f3c-00a0c91a9d76"
+		lockF81 = "urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
 		lockE71 = "urn:uuid:e71d4fae-5dec-22d6-fea5-00a0c91e6be4"
+		lockFE1 = "urn:uuid:fe184f2e-6eec-41d0-c765-01adc56e6bb4"
+		lockE45 = "urn:uuid:e454f3f3-acdc-452a-56c7-00a5c91e4b77"
 	)
 	type states = map[string]ifState
 	tokens := func(s ...string) ifState { return ifState{tokens: s} }
@@ -60,10 +61,23 @@ func TestIfExamplesOfRFC4918(t *testing.T) {
 		states  states
 		want    bool
 	}{
-		// 7.5.1: a MOVE submits the tokens of both collections by naming them.
-		{"7.5.1", "/container/", "<http://www.example.com/container/> (<" + lock181 + ">)", states{"/container": tokens(lock181)}, true},
-		{"7.5.1, gone", "/container/", "<http://www.example.com/container/> (<" + lock181 + ">)", states{}, false},
-		{"7.6", "/d", "<http://www.example.com/locked/> (<" + lock150 + ">)", states{"/locked": tokens(lock150)}, true},
+		// A COPY that names the token of its destination.
+		{"7.5.1", "/~fielding/index.html", "<http://www.example.com/users/f/fielding/index.html> (<" + lockF81 + ">)",
+			states{"/users/f/fielding/index.html": tokens(lockF81)}, true},
+		{"7.5.1, gone", "/~fielding/index.html", "<http://www.example.com/users/f/fielding/index.html> (<" + lockF81 + ">)", states{}, false},
+		{"7.5.1, on the source instead", "/~fielding/index.html", "<http://www.example.com/users/f/fielding/index.html> (<" + lockF81 + ">)",
+			states{"/~fielding/index.html": tokens(lockF81)}, false},
+
+		// A member of a collection that is locked with depth infinity.
+		{"7.5.2, untagged", "/locked/member", "(<" + lock150 + ">)", states{"/locked": tokens(lock150), "/locked/member": tokens(lock150)}, true},
+		{"7.5.2, the collection", "/locked/member", "<http://www.example.com/locked/> (<" + lock150 + ">)", states{"/locked": tokens(lock150)}, true},
+		{"7.5.2, the member", "/locked/member", "<http://www.example.com/locked/member> (<" + lock150 + ">)", states{"/locked/member": tokens(lock150)}, true},
+		{"7.5.2, gone", "/locked/member", "(<" + lock150 + ">)", states{}, false},
+
+		{"9.9.6", "/container/", "(<" + lockFE1 + ">) (<" + lockE45 + ">)", states{"/container": tokens(lockFE1)}, true},
+		{"9.9.6, the other", "/container/", "(<" + lockFE1 + ">) (<" + lockE45 + ">)", states{"/container": tokens(lockE45)}, true},
+		{"9.10.8", "/workspace/webdav/proposal.doc", "(<" + lockE71 + ">)", states{"/workspace/webdav/proposal.doc": tokens(lockE71)}, true},
+		{"9.10.8, a longer token", "/workspace/webdav/proposal.doc", "(<" + lockE71 + ">)", states{"/workspace/webdav/proposal.doc": tokens(lockE71 + "0")}, false},
 
 		{"10.4.6", "/r", `(<` + lock181 + `> ["I am an ETag"]) (["I am another ETag"])`,
 			states{"/r": {tokens: []string{lock181}, etag: `"I am an ETag"`}}, true},
@@ -95,10 +109,6 @@ func TestIfExamplesOfRFC4918(t *testing.T) {
 		{"10.4.11, changed", "/specs/rfc2518.doc", `</specs/rfc2518.doc> (["4217"])`, states{"/specs/rfc2518.doc": {etag: `"4218"`}}, false},
 		{"10.4.11, unmapped", "/specs/rfc2518.doc", `</specs/rfc2518.doc> (["4217"])`, states{}, false},
 		{"10.4.11, Not", "/specs/rfc2518.doc", `</specs/rfc2518.doc> (Not ["4217"])`, states{}, true},
-
-		{"9.10.9", "/workspace/webdav/proposal.doc", "(<" + lockE71 + ">)", states{"/workspace/webdav/proposal.doc": tokens(lockE71)}, true},
-		{"9.9.6", "/container/", "(<" + lockF81 + ">) (<" + lockE71 + ">)", states{"/container": tokens(lockE71)}, true},
-		{"6.6", "/r", "(<" + lockA51 + ">)", states{"/r": tokens(lockA51 + "0")}, false},
 	} {
 		if got := evalIf(t, tt.value, tt.own, tt.states); got != tt.want {
 			t.Errorf("%s: If: %s = %v, want %v", tt.section, tt.value, got, tt.want)

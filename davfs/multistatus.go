@@ -215,6 +215,49 @@ func appendError(dst []byte, condition string, hrefs ...string) []byte {
 	return append(dst, "></D:error>\n"...)
 }
 
+// appendLockDiscovery appends the value of DAV:lockdiscovery: the locks that a
+// resource is in the scope of, each with its own root (RFC 4918, section 15.8).
+// The time left is in whole seconds, and never 0.
+func appendLockDiscovery(dst []byte, prefix Path, locks []Lock, now time.Time) []byte {
+	for i := range locks {
+		l := &locks[i]
+		dst = append(dst, "<D:activelock><D:lockscope><D:"...)
+		if l.Shared {
+			dst = append(dst, "shared"...)
+		} else {
+			dst = append(dst, "exclusive"...)
+		}
+		dst = append(dst, "/></D:lockscope><D:locktype><D:write/></D:locktype><D:depth>"...)
+		if l.Infinite {
+			dst = append(dst, "infinity"...)
+		} else {
+			dst = append(dst, '0')
+		}
+		dst = append(dst, "</D:depth>"...)
+		if l.Owner != "" {
+			dst = append(dst, "<D:owner>"...)
+			dst = append(dst, l.Owner...)
+			dst = append(dst, "</D:owner>"...)
+		}
+		dst = append(dst, "<D:timeout>Second-"...)
+		left := (l.Expires.Sub(now) + time.Second - 1) / time.Second
+		dst = strconv.AppendInt(dst, max(1, int64(left)), 10)
+		dst = append(dst, "</D:timeout><D:locktoken><D:href>"...)
+		dst = appendXMLText(dst, l.Token)
+		dst = append(dst, "</D:href></D:locktoken><D:lockroot><D:href>"...)
+		dst = appendHref(dst, prefix, l.Root, l.Collection)
+		dst = append(dst, "</D:href></D:lockroot></D:activelock>"...)
+	}
+	return dst
+}
+
+// appendLockAnswer appends the body of the answer to a LOCK.
+func appendLockAnswer(dst []byte, prefix Path, lock Lock, now time.Time) []byte {
+	dst = append(dst, xmlHeader+`<D:prop xmlns:D="DAV:"><D:lockdiscovery>`...)
+	dst = appendLockDiscovery(dst, prefix, []Lock{lock}, now)
+	return append(dst, "</D:lockdiscovery></D:prop>\n"...)
+}
+
 // supportedLock is the value of DAV:supportedlock, the same everywhere.
 const supportedLock = "<D:lockentry><D:lockscope><D:exclusive/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockentry>" +
 	"<D:lockentry><D:lockscope><D:shared/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockentry>"
