@@ -302,7 +302,7 @@ func TestLockNeverEmptiesAFile(t *testing.T) {
 	s.wantMerged("f=content")
 }
 
-func TestLocksSurviveARestart(t *testing.T) {
+func TestHandlerKeepsLocksOverARestart(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "locks")
 	open := func() *Locks {
 		locks, err := OpenLocks(file, LockOptions{})

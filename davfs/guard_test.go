@@ -28,11 +28,11 @@ func TestOnlyCanonicalPathsPass(t *testing.T) {
 		}
 		for _, method := range []string{"COPY", "MOVE"} {
 			for _, base := range []string{"", "{base}"} {
-					got := s.do(method, "/f", "", "Destination: "+base+path)
+				got := s.do(method, "/f", "", "Destination: "+base+path)
 				if got.status != 400 && got.status != 414 {
 					t.Errorf("%s to %s%s: got %d, want 400 or 414", method, base, path, got.status)
 				}
-				}
+			}
 		}
 		// A tag that names nothing is true of nothing.
 		if got := s.do("PUT", "/f", "x", "If: <"+path+"> (Not <DAV:no-lock>)"); got.status != 412 && got.status != 400 {

@@ -53,21 +53,33 @@ type Handler struct {
 	share  Path
 	policy namePolicy
 	locks  *Locks
+	// parents answers above the share.
+	parents *Parents
 }
 
 // NewHandler returns a Handler of fs.
 // Errors: a Prefix or a public URL that is no canonical path.
 func NewHandler(fs *FileSystem, o Options) (*Handler, error) {
 	policy := namePolicy{bytes: o.ByteNames, portable: o.PortableNames}
-	share, _, err := parsePath(strings.TrimSuffix(o.Prefix, "/")+"/", namePolicy{bytes: true})
+	share, err := parseShare(o.Prefix)
 	if err != nil {
-		return nil, fmt.Errorf("prefix: %w", err)
+		return nil, err
 	}
 	h := &Handler{fs: fs, tree: fs.tree, opts: o, share: share, policy: policy, locks: o.Locks}
 	if h.locks == nil {
 		h.locks = NewLocks(LockOptions{})
 	}
+	h.parents = &Parents{site: o.Site, shares: []Path{share}}
 	return h, h.pruneLocks()
+}
+
+// parseShare reads a prefix.
+func parseShare(prefix string) (Path, error) {
+	p, _, err := parsePath(strings.TrimSuffix(prefix, "/")+"/", namePolicy{bytes: true})
+	if err != nil {
+		return Path{}, fmt.Errorf("prefix %q: %w", prefix, err)
+	}
+	return p, nil
 }
 
 // A method is what a Handler does for one HTTP method.
@@ -114,6 +126,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	if r.Method == http.MethodOptions && r.URL.Path == "*" {
 		return h.options(w, &request{Request: r})
+	}
+	if p, _, err := requestPath(r, h.policy); err == nil && h.parents.has(p) {
+		return h.parents.serve(w, r)
 	}
 	rq, err := h.guard(w, r, m)
 	if err != nil {

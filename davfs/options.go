@@ -22,11 +22,13 @@ func (h *Handler) options(w http.ResponseWriter, rq *request) error {
 	return nil
 }
 
+const davReadOnly = "1, 3"
+
 // davClasses are the compliance classes of RFC 4918, section 18. A read-only
 // share has no locks, and says so: clients then mount it as what it is.
 func (h *Handler) davClasses() string {
 	if h.opts.ReadOnly {
-		return "1, 3"
+		return davReadOnly
 	}
 	return "1, 2, 3, sabredav-partialupdate"
 }

@@ -62,7 +62,7 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 			return err
 		}
 	}
-	out, end := h.beginMultistatus(w, rq)
+	out, end := beginMultistatus(w, rq.Request)
 	l := lister{h: h, out: out, prefix: h.hrefPrefix(rq), props: selectProps(ask, len(body) == 0), brief: isBrief(rq.Header)}
 	if !noRoot {
 		l.write(&entry{h: h, prefix: l.prefix, path: rq.path, info: rq.info}, false)
@@ -94,11 +94,11 @@ func isBrief(h http.Header) bool {
 
 // beginMultistatus writes the head of a 207. end ends it, with the first error
 // of writing it.
-func (h *Handler) beginMultistatus(w http.ResponseWriter, rq *request) (out *multistatus, end func() error) {
+func beginMultistatus(w http.ResponseWriter, r *http.Request) (out *multistatus, end func() error) {
 	header := w.Header()
 	header.Set("Content-Type", xmlContentType)
 	header.Add("Vary", "Accept-Encoding, Brief, Prefer")
-	if !acceptsGzip(rq.Header) {
+	if !acceptsGzip(r.Header) {
 		w.WriteHeader(http.StatusMultiStatus)
 		out = newMultistatus(w)
 		return out, out.close

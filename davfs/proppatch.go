@@ -85,7 +85,7 @@ func (h *Handler) answerPatches(w http.ResponseWriter, rq *request, patches []pr
 		}
 		groups[o] = append(groups[o], p.name)
 	}
-	out, end := h.beginMultistatus(w, rq)
+	out, end := beginMultistatus(w, rq.Request)
 	out.startResponse(h.hrefPrefix(rq), rq.path, rq.info != nil && rq.info.IsDir())
 	for _, o := range order {
 		out.startPropstat()
