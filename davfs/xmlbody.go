@@ -508,10 +508,10 @@ func parsePropfind(body []byte) (propfindBody, error) {
 		return propfindBody{}, fmt.Errorf("%w: not a propfind", errBadXML)
 	}
 	var pf propfindBody
-	kinds, includes, size := 0, 0, 0
-	seen := make(map[xml.Name]bool)
+	var asked []*xmlElement // prop or include
+	kinds, includes := 0, 0
 	for e := range root.elements() {
-		switch {
+		switch { // what is not known is passed over (RFC 4918, section 17)
 		case e.isDAV("allprop"):
 			pf.kind = findAll
 			kinds++
@@ -521,26 +521,36 @@ func parsePropfind(body []byte) (propfindBody, error) {
 		case e.isDAV("prop"):
 			pf.kind = findNamed
 			kinds++
+			asked = append(asked, e)
 		case e.isDAV("include"):
 			includes++
-		default:
-			continue // what is not known is passed over (RFC 4918, section 17)
+			asked = append(asked, e)
 		}
-		for p := range e.elements() {
-			if !seen[p.name] {
-				seen[p.name] = true
-				pf.names = append(pf.names, p.name)
-				size += len(p.name.Space) + len(p.name.Local)
-			}
-		}
-	}
-	if size > maxXMLNames {
-		return propfindBody{}, fmt.Errorf("%w: more than %d bytes of names", errXMLTooLarge, maxXMLNames)
 	}
 	if kinds != 1 || includes > 0 && pf.kind != findAll {
 		return propfindBody{}, fmt.Errorf("%w: propfind needs one of allprop, propname and prop", errBadXML)
 	}
-	return pf, nil
+	pf.names, err = propNames(asked)
+	return pf, err
+}
+
+// propNames returns the names in the given elements, each once.
+func propNames(lists []*xmlElement) (names []xml.Name, err error) {
+	seen := make(map[xml.Name]bool)
+	size := 0
+	for _, list := range lists {
+		for p := range list.elements() {
+			if seen[p.name] {
+				continue
+			}
+			seen[p.name] = true
+			names = append(names, p.name)
+			if size += len(p.name.Space) + len(p.name.Local); size > maxXMLNames {
+				return nil, fmt.Errorf("%w: more than %d bytes of names", errXMLTooLarge, maxXMLNames)
+			}
+		}
+	}
+	return names, nil
 }
 
 // A propPatch is one instruction of a PROPPATCH.
