@@ -30,6 +30,15 @@ const (
 	maxXMLAttributes = 2000
 )
 
+// Limits on what a body leaves behind, in bytes. Values have to be limited as
+// they are written: one long namespace, declared once, comes back with each
+// element that uses it.
+const (
+	maxXMLValue  = 64 << 10 // of one property, or of an owner
+	maxXMLValues = 1 << 20  // of all properties, their names included
+	maxXMLNames  = 64 << 10 // of the names in a propfind, which each entry of the answer repeats
+)
+
 const (
 	nsDAV   = "DAV:"
 	nsXML   = "http://www.w3.org/XML/1998/namespace"
@@ -250,6 +259,22 @@ func (e *xmlElement) elements() iter.Seq[*xmlElement] {
 	}
 }
 
+// properties yields what stands in the DAV:prop elements directly in e.
+func (e *xmlElement) properties() iter.Seq[*xmlElement] {
+	return func(yield func(*xmlElement) bool) {
+		for prop := range e.elements() {
+			if !prop.isDAV("prop") {
+				continue
+			}
+			for p := range prop.elements() {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // isDAV reports whether e is the element of that name in the DAV namespace.
 func (e *xmlElement) isDAV(local string) bool { return e.name == xml.Name{Space: nsDAV, Local: local} }
 
@@ -329,16 +354,19 @@ func declaredEncoding(body []byte) string {
 // It is written anew rather than cut out of the body, so that whatever the
 // parser let pass, what comes out is well-formed: one property must not make the
 // listing of its whole collection unreadable.
-func (e *xmlElement) appendContent(dst []byte) []byte {
+func (e *xmlElement) appendContent(dst []byte) ([]byte, error) {
+	start := len(dst)
 	for _, n := range e.content {
 		if n.element == nil {
 			dst = appendXMLText(dst, n.text)
-			continue
+		} else {
+			dst = n.element.append(dst, n.element.borrowed())
 		}
-		top := n.element
-		dst = top.append(dst, top.borrowed())
+		if len(dst)-start > maxXMLValue {
+			return dst[:start], fmt.Errorf("%w: a value has more than %d bytes", errXMLTooLarge, maxXMLValue)
+		}
 	}
-	return dst
+	return dst, nil
 }
 
 // append appends e with its own declarations and those given.
@@ -480,7 +508,7 @@ func parsePropfind(body []byte) (propfindBody, error) {
 		return propfindBody{}, fmt.Errorf("%w: not a propfind", errBadXML)
 	}
 	var pf propfindBody
-	kinds, includes := 0, 0
+	kinds, includes, size := 0, 0, 0
 	seen := make(map[xml.Name]bool)
 	for e := range root.elements() {
 		switch {
@@ -502,8 +530,12 @@ func parsePropfind(body []byte) (propfindBody, error) {
 			if !seen[p.name] {
 				seen[p.name] = true
 				pf.names = append(pf.names, p.name)
+				size += len(p.name.Space) + len(p.name.Local)
 			}
 		}
+	}
+	if size > maxXMLNames {
+		return propfindBody{}, fmt.Errorf("%w: more than %d bytes of names", errXMLTooLarge, maxXMLNames)
 	}
 	if kinds != 1 || includes > 0 && pf.kind != findAll {
 		return propfindBody{}, fmt.Errorf("%w: propfind needs one of allprop, propname and prop", errBadXML)
@@ -531,23 +563,25 @@ func parsePropertyUpdate(body []byte) ([]propPatch, error) {
 		return nil, fmt.Errorf("%w: not a propertyupdate", errBadXML)
 	}
 	var patches []propPatch
+	total := 0
 	for instruction := range root.elements() {
 		remove := instruction.isDAV("remove")
 		if !remove && !instruction.isDAV("set") {
 			continue
 		}
-		for prop := range instruction.elements() {
-			if !prop.isDAV("prop") {
-				continue
-			}
-			for p := range prop.elements() {
-				patch := propPatch{remove: remove, name: p.name}
-				if !remove {
-					patch.lang = p.lang()
-					patch.value = p.appendContent(nil)
+		for p := range instruction.properties() {
+			patch := propPatch{remove: remove, name: p.name}
+			if !remove {
+				patch.lang = p.lang()
+				if patch.value, err = p.appendContent(nil); err != nil {
+					return nil, err
 				}
-				patches = append(patches, patch)
 			}
+			total += len(patch.value) + len(patch.lang) + len(patch.name.Space) + len(patch.name.Local)
+			if total > maxXMLValues {
+				return nil, fmt.Errorf("%w: more than %d bytes of properties", errXMLTooLarge, maxXMLValues)
+			}
+			patches = append(patches, patch)
 		}
 	}
 	if len(patches) == 0 {
@@ -591,7 +625,11 @@ func parseLockInfo(body []byte) (lockInfo, error) {
 				}
 			}
 		case e.isDAV("owner"):
-			info.owner = string(e.appendContent(nil))
+			owner, err := e.appendContent(nil)
+			if err != nil {
+				return lockInfo{}, err
+			}
+			info.owner = string(owner)
 		}
 	}
 	if scopes != 1 || writes != 1 {
