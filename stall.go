@@ -35,13 +35,7 @@ func (b *movingBody) Read(p []byte) (int, error) {
 	if err := b.rc.SetReadDeadline(time.Now().Add(stallTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return 0, err
 	}
-	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		// The server now watches the connection for its end, and would take a
-		// deadline that passes for one, and cancel the request.
-		_ = b.rc.SetReadDeadline(time.Time{}) // fails only on a connection that is gone
-	}
-	return n, err
+	return b.ReadCloser.Read(p)
 }
 
 type movingWriter struct {
