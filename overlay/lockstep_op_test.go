@@ -310,7 +310,9 @@ func (l *lockstep) rename(o op) {
 	kernel := o.run(l.kernel.engine, o.args)
 	ours := o.run(l.ours.engine, o.args)
 	if overlaytest.ErrClass(kernel) == "EXDEV" && ours == nil {
-		l.expectMoved(before, o.args[0], o.args[1])
+		if !l.hasLink(path.Dir(o.args[0])) && !l.hasLink(path.Dir(o.args[1])) {
+			l.expectMoved(before, o.args[0], o.args[1])
+		}
 		l.copyUpper()
 		l.learn(o)
 		return
@@ -348,6 +350,9 @@ func (l *lockstep) expectMoved(before, from, to string) {
 		}
 		if name == path.Dir(from) || name == path.Dir(to) {
 			tree[i].Mtime = time.Now()
+		}
+		if info, err := l.look().Lstat(to); err == nil && name == from && l.variant.disk == "xfs" {
+			tree[i].Mtime = info.ModTime() // new, where it changed places with a whiteout
 		}
 	}
 	ours, err := l.ours.engine.Tree()

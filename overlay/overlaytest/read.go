@@ -449,7 +449,7 @@ func (v engineView) xattrs(name string) (map[string]string, error) {
 		return attrs, err
 	}
 	names, err := v.fsys.Listxattr(name)
-	if err != nil {
+	if err != nil && !errors.Is(err, syscall.EOPNOTSUPP) { // as of a lower without attributes
 		return nil, err
 	}
 	for _, attr := range names {
