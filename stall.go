@@ -13,15 +13,12 @@ import (
 func keepMoving(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
-		// The last request on this connection has left its deadline, which a
-		// "100 Continue" must not meet.
-		_ = rc.SetWriteDeadline(time.Time{}) // fails only on a connection that is gone
 		if r.Body != nil && r.Body != http.NoBody {
 			r.Body = &movingBody{r.Body, rc}
 		}
 		next.ServeHTTP(&movingWriter{w, rc}, r)
-		// What the server still has buffered goes out after this. The next
-		// request on the connection sets its deadlines anew.
+		// What the server still has buffered goes out after this. It takes the
+		// deadlines away itself before the next request.
 		_ = rc.SetWriteDeadline(time.Now().Add(stallTimeout)) // fails only on a connection that is gone
 	})
 }
