@@ -3,6 +3,7 @@ package overlay_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -261,9 +262,32 @@ func (l *lockstep) both(o op) {
 	kernel := o.run(l.kernel.engine, o.args)
 	ours := o.run(l.ours.engine, o.args)
 	l.compareAnswers(o, kernel, ours)
-	if kernel == nil {
+	switch {
+	case kernel == nil:
 		l.learn(o)
+	case o.verb == "chown" || o.verb == "setxattr":
+		l.raiseInKernel(o)
 	}
+}
+
+// raiseInKernel has the kernel copy up what an attribute was refused for: we
+// find that out from upper, when it is there.
+func (l *lockstep) raiseInKernel(o op) {
+	name := o.args[0]
+	if o.verb == "chown" {
+		name = o.args[1]
+	}
+	info, err := l.look().Stat(name)
+	if err != nil {
+		return
+	}
+	perm := uint32(info.Mode().Perm())
+	for bit, mode := range map[uint32]fs.FileMode{0o1000: fs.ModeSticky, 0o2000: fs.ModeSetgid} {
+		if info.Mode()&mode != 0 {
+			perm |= bit
+		}
+	}
+	l.check(l.kernel.engine.Chmod(name, perm))
 }
 
 func (l *lockstep) compareAnswers(o op, kernel, ours error) {
@@ -305,13 +329,11 @@ func (l *lockstep) rename(o op) {
 		}
 		return
 	}
-	before, err := l.kernel.engine.Tree()
-	l.check(err)
 	kernel := o.run(l.kernel.engine, o.args)
 	ours := o.run(l.ours.engine, o.args)
 	if overlaytest.ErrClass(kernel) == "EXDEV" && ours == nil {
 		if !l.hasLink(path.Dir(o.args[0])) && !l.hasLink(path.Dir(o.args[1])) {
-			l.expectMoved(before, o.args[0], o.args[1])
+			l.expectMoved(o.args[0], o.args[1])
 		}
 		l.copyUpper()
 		l.learn(o)
@@ -338,8 +360,11 @@ func (l *lockstep) meetsFullDir(from, to string) bool {
 	return len(names) > 0
 }
 
-// expectMoved checks that our tree is the one before, but that from is to.
-func (l *lockstep) expectMoved(before, from, to string) {
+// expectMoved checks that our tree is the one before, which the kernel still
+// shows, but that from is to.
+func (l *lockstep) expectMoved(from, to string) {
+	before, err := l.kernel.engine.Tree()
+	l.check(err)
 	tree, err := overlaytest.Parse(before)
 	l.check(err)
 	tree = slices.DeleteFunc(tree, func(e overlaytest.Entry) bool { return e.Name == to })

@@ -57,6 +57,36 @@ func TestLockstep(t *testing.T) {
 	}
 }
 
+// unprivilegedVariants are those of TestLockstepUnprivileged.
+var unprivilegedVariants = []lockstepVariant{
+	{name: "tmpfs", disk: "tmpfs", options: []string{"userxattr"}, sequences: 20},
+	{name: "ext4", disk: "ext4", options: []string{"userxattr"}, sequences: 10},
+	{name: "xfs", disk: "xfs", options: []string{"userxattr"}, sequences: 10},
+	{name: "btrfs", disk: "btrfs", options: []string{"userxattr"}, sequences: 10},
+}
+
+// TestLockstepUnprivileged is TestLockstep by an ordinary user, who is root of
+// a user namespace in order to mount the kernel's overlay.
+func TestLockstepUnprivileged(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	soak := soakFactor(t)
+	setRapidFlags(t)
+	for _, v := range unprivilegedVariants {
+		v.sequences *= soak
+		t.Run(v.name, func(t *testing.T) {
+			const diskVar = "OVERDAV_LOCKSTEP_DISK" // tells the second run of the test that there is one
+			if os.Getenv(diskVar) == "" {
+				disk := overlaytest.Filesystem(t, v.disk)
+				t.Setenv(diskVar, disk)
+				t.Setenv("TMPDIR", disk)
+			}
+			if overlaytest.InUserNamespace(t) {
+				v.run(t, os.TempDir())
+			}
+		})
+	}
+}
+
 func soakFactor(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("OVERDAV_SOAK")

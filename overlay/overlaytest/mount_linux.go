@@ -11,6 +11,10 @@ func mountOverlay(dir, options string) error {
 }
 
 func unmount(dir string) error {
+	// A child process that is being made by another test has our descriptors
+	// until its exec, and with them the mount is busy.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	return os.NewSyscallError("umount", syscall.Unmount(dir, 0))
 }
 
