@@ -3,6 +3,7 @@ package overlaytest
 import (
 	"os"
 	"syscall"
+	"time"
 )
 
 // mountOverlay mounts an overlay with the kernel's options at dir.
@@ -10,12 +11,16 @@ func mountOverlay(dir, options string) error {
 	return os.NewSyscallError("mount", syscall.Mount("overlay", dir, "overlay", 0, options))
 }
 
+// unmount waits a little for whoever keeps the mount busy: somebody who looks
+// around on the machine, or a process that is being made and has our
+// descriptors until its exec.
 func unmount(dir string) error {
-	// A child process that is being made by another test has our descriptors
-	// until its exec, and with them the mount is busy.
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	return os.NewSyscallError("umount", syscall.Unmount(dir, 0))
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		err := syscall.Unmount(dir, 0)
+		if err != syscall.EBUSY || time.Now().After(deadline) {
+			return os.NewSyscallError("umount", err)
+		}
+	}
 }
 
 // newNamespaces makes a child process root of a user namespace of its own in
