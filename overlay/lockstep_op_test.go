@@ -236,8 +236,10 @@ func (l *lockstep) isTelling(o op) bool {
 		}
 		info, err := l.look().Lstat(from)
 		return !l.hasLink(from) && !l.hasLink(to) && (err != nil || info.IsDir() || info.Mode().IsRegular())
+	case "reopen":
+		return l.variant.atEnd == nil
 	case "rotate":
-		return len(l.ours.layers.Lowers) < 6
+		return l.variant.atEnd == nil && len(l.ours.layers.Lowers) < 6
 	}
 	return true
 }

@@ -23,6 +23,9 @@ type lockstepVariant struct {
 	disk      string   // the file system that holds all layers
 	options   []string // of both, as mount(8) has them
 	sequences int
+	// atEnd looks at the layers when a sequence went well. Then our upper is
+	// one that only the engine had.
+	atEnd func(l *lockstep)
 }
 
 var lockstepVariants = []lockstepVariant{
@@ -207,6 +210,9 @@ func (s *sequence) run(drive func(l *lockstep)) {
 	l.begin(s.base, s.lowers)
 	drive(l)
 	l.compare()
+	if l.variant.atEnd != nil {
+		l.variant.atEnd(l)
+	}
 	l.shut()
 }
 
