@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +27,7 @@ type lockstepVariant struct {
 	// atEnd looks at the layers when a sequence went well. Then our upper is
 	// one that only the engine had.
 	atEnd func(l *lockstep)
+	plain bool // operations are run without capabilities
 }
 
 var lockstepVariants = []lockstepVariant{
@@ -66,10 +68,13 @@ var unprivilegedVariants = []lockstepVariant{
 	{name: "ext4", disk: "ext4", options: []string{"userxattr"}, sequences: 10},
 	{name: "xfs", disk: "xfs", options: []string{"userxattr"}, sequences: 10},
 	{name: "btrfs", disk: "btrfs", options: []string{"userxattr"}, sequences: 10},
+	{name: "tmpfs-plain-user", disk: "tmpfs", options: []string{"userxattr"}, sequences: 20, plain: true},
+	{name: "ext4-plain-user", disk: "ext4", options: []string{"userxattr"}, sequences: 10, plain: true},
 }
 
 // TestLockstepUnprivileged is TestLockstep by an ordinary user, who is root of
-// a user namespace in order to mount the kernel's overlay.
+// a user namespace in order to mount the kernel's overlay; or was, and has put
+// its capabilities away.
 func TestLockstepUnprivileged(t *testing.T) {
 	overlaytest.NeedRoot(t)
 	soak := soakFactor(t)
@@ -83,9 +88,16 @@ func TestLockstepUnprivileged(t *testing.T) {
 				t.Setenv(diskVar, disk)
 				t.Setenv("TMPDIR", disk)
 			}
-			if overlaytest.InUserNamespace(t) {
-				v.run(t, os.TempDir())
+			if !overlaytest.InUserNamespace(t) {
+				return
 			}
+			if v.plain {
+				runtime.LockOSThread() // for good: capabilities are a thread's
+				if err := putCapabilities(false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			v.run(t, os.TempDir())
 		})
 	}
 }
@@ -327,7 +339,7 @@ func (l *lockstep) newUppers(lowers []string) {
 func (l *lockstep) open() {
 	for _, s := range []*side{&l.kernel, &l.ours} {
 		var err error
-		s.engine, err = s.opener.Open(s.layers, l.variant.options)
+		l.asMounter(s, func() { s.engine, err = s.opener.Open(s.layers, l.variant.options) })
 		if err != nil {
 			s.engine = nil
 			l.differ("%s: open: %v", s.opener.Name, err)
@@ -339,7 +351,7 @@ func (l *lockstep) shut() {
 	for _, s := range []*side{&l.kernel, &l.ours} {
 		engine := s.engine
 		s.engine = nil
-		l.check(engine.Close())
+		l.asMounter(s, func() { l.check(engine.Close()) })
 	}
 	if err := l.before.Unchanged(l.kernel.layers.Lowers...); err != nil {
 		l.differ("%v", err)
@@ -350,12 +362,19 @@ func (l *lockstep) shut() {
 func (l *lockstep) close() {
 	for _, s := range []*side{&l.kernel, &l.ours} {
 		if s.engine != nil {
-			_ = s.engine.Close() // the difference that led here says more
+			l.asMounter(s, func() { _ = s.engine.Close() }) // the difference that led here says more
 		}
 	}
-	if err := os.RemoveAll(l.dir); err != nil {
-		panic(err)
+	l.asMounter(&l.kernel, func() { l.check(os.RemoveAll(l.dir)) })
+}
+
+// asMounter calls with the capabilities that the kernel's side takes.
+func (l *lockstep) asMounter(s *side, call func()) {
+	if l.variant.plain && s == &l.kernel {
+		l.check(putCapabilities(true))
+		defer func() { l.check(putCapabilities(false)) }()
 	}
+	call()
 }
 
 func (l *lockstep) check(err error) {
