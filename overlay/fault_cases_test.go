@@ -366,7 +366,7 @@ var readers = []string{
 
 // TestEveryFaultKnowsEveryMethod fails for a method that nobody has thought of.
 func TestEveryFaultKnowsEveryMethod(t *testing.T) {
-	known := slices.Concat(readers, []string{"FS.Close"}) // see TestEveryFaultOfStartAndEnd
+	known := slices.Concat(readers, []string{"FS.Close"}) // see TestEveryFaultOfEnd
 	for _, c := range faultCases() {
 		known = append(known, c.methods...)
 	}
