@@ -214,14 +214,11 @@ func removeGuard(work *at.RWDir) error { return removeTree(work, workDir) }
 // (overlay.md section 1.4), in whatever mount namespace.
 func refuseInUse(p *plan) error {
 	for _, path := range []string{p.upper, p.work} {
-		err := at.ProbeOverlay(p.lowers[0], path)
-		if errors.Is(err, syscall.EPERM) {
-			err = at.ProbeOverlayUnprivileged(path)
+		answer := at.ProbeOverlay(p.lowers[0], path)
+		if errors.Is(answer, syscall.EPERM) {
+			answer = at.ProbeOverlayUnprivileged(path)
 		}
-		if !errors.Is(err, syscall.EBUSY) && p.mounts.uses(path) {
-			err = syscall.EBUSY
-		}
-		if errors.Is(err, syscall.EBUSY) {
+		if p.inUse(path, answer) {
 			return fmt.Errorf("%w: %q belongs to a mounted overlay; unmount it first", ErrInUse, path)
 		}
 	}
