@@ -29,7 +29,7 @@ overlay/internal/at     golang.org/x/sys/unix github.com/pkg/xattr
 overlay                 overlay/internal/at
 overlay/overlaytest     overlay overlay/internal/at
 overlay/changes         overlay
-davfs                   overlay golang.org/x/net/webdav
+davfs                   overlay golang.org/x/net/webdav go.etcd.io/bbolt
 web                     overlay overlay/changes davfs
 auth
 main                    overlay overlay/changes davfs web auth github.com/rs/zerolog github.com/goccy/go-yaml

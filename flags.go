@@ -58,34 +58,16 @@ func (s setting) value(c *Config) reflect.Value {
 // and the file they name. What is left of the arguments is DIRs, shorthand for
 // --lower. On a mistake it returns all it found, joined.
 func configure(cmd string, args []string, getenv func(string) string, help io.Writer) (Config, error) {
-	file := getenv("OVERDAV_CONFIG")
-	given := make(map[string][]string) // by flag, in the order of the command line
-	flags := newFlagSet(cmd+" [DIR...]", help)
-	flags.StringVar(&file, "config", file, "read `FILE` first; flags and OVERDAV_* variables win over it")
-	for _, s := range settings {
-		remember := func(text string) error {
-			given[s.flag] = append(given[s.flag], text)
-			return nil
-		}
-		if s.isBool() {
-			flags.BoolFunc(s.flag, s.usage, remember)
-		} else {
-			flags.Func(s.flag, s.usage, remember)
-		}
-	}
-	addLower := func(dir string) { given["lower"] = append(given["lower"], dir) }
-	if err := flags.parse(args, addLower); err != nil {
+	file, given, err := parseSettings(cmd, args, getenv("OVERDAV_CONFIG"), help)
+	if err != nil {
 		return Config{}, err
 	}
-
 	c, o := defaultConfig(), make(origins)
 	var errs []error
 	if file != "" {
-		mistakes, err := loadFile(file, &c, o)
-		if err != nil {
+		if errs, err = loadFile(file, &c, o); err != nil {
 			return Config{}, err
 		}
-		errs = append(errs, mistakes...)
 	}
 	for _, s := range settings {
 		where, texts := "--"+s.flag, given[s.flag]
@@ -100,6 +82,28 @@ func configure(cmd string, args []string, getenv func(string) string, help io.Wr
 	}
 	errs = append(errs, c.check(o))
 	return c, errors.Join(errs...)
+}
+
+// parseSettings returns the name of the configuration file and, by flag and in
+// the order of the command line, what the settings were given.
+func parseSettings(cmd string, args []string, file string, help io.Writer) (string, map[string][]string, error) {
+	given := make(map[string][]string)
+	flags := newFlagSet(cmd+" [DIR...]", help)
+	flags.StringVar(&file, "config", file, "read `FILE` first; flags and OVERDAV_* variables win over it")
+	for _, s := range settings {
+		remember := func(text string) error {
+			given[s.flag] = append(given[s.flag], text)
+			return nil
+		}
+		if s.isBool() {
+			flags.BoolFunc(s.flag, s.usage, remember)
+		} else {
+			flags.Func(s.flag, s.usage, remember)
+		}
+	}
+	addLower := func(dir string) { given["lower"] = append(given["lower"], dir) }
+	err := flags.parse(args, addLower)
+	return file, given, err
 }
 
 func (s setting) isBool() bool {

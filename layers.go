@@ -56,7 +56,7 @@ func workBeside(upper string) string {
 // layers are the directories of a share, every one of them named.
 type layers struct {
 	ShareConfig
-	makeUpper, makeWork bool     // nobody named it, so prepare may make it
+	makeUpper, makeWork bool     // nobody named them, so prepare may make them
 	made                []string // by prepare, parents first
 }
 
@@ -97,20 +97,32 @@ func newLayers(s ShareConfig, home string) (*layers, error) {
 	return l, l.checkPlace()
 }
 
-// checkPlace refuses to choose a place for changes inside what must not change.
+// checkPlace refuses to keep changes inside what must not change.
 func (l *layers) checkPlace() error {
-	if !l.makeUpper {
-		return nil // the operator chose, the engine judges
-	}
-	for _, lower := range l.Lower {
-		if rel, err := filepath.Rel(lower, l.Upper); err == nil && filepath.IsLocal(rel) {
-			return &hintError{
-				fmt.Errorf("changes would be kept in %s, inside %s, which is not to change", l.Upper, lower),
-				"name a directory elsewhere: --upper DIR",
+	for _, place := range []struct{ dir, flag string }{{l.Upper, "--upper"}, {l.Work, "--work"}} {
+		dir := resolve(place.dir)
+		for _, lower := range l.Lower {
+			if rel, err := filepath.Rel(lower, dir); err == nil && rel != "." && filepath.IsLocal(rel) {
+				return &hintError{
+					fmt.Errorf("%s is inside %s, which is not to change", dir, lower),
+					"keep changes elsewhere: " + place.flag + " DIR",
+				}
 			}
 		}
 	}
 	return nil
+}
+
+// resolve returns dir without symbolic links, as far as it exists.
+func resolve(dir string) string {
+	real, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		return real
+	}
+	if parent := filepath.Dir(dir); parent != dir {
+		return filepath.Join(resolve(parent), filepath.Base(dir))
+	}
+	return dir
 }
 
 // realDir returns the absolute name of a directory without symbolic links, so

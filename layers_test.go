@@ -60,8 +60,14 @@ func TestStateHome(t *testing.T) {
 func TestStateNameIsReadableAndOnesOwn(t *testing.T) {
 	seen := make(map[string][]string)
 	for _, lowers := range [][]string{
-		{"/srv/release"}, {"/srv/release/"}, {"/mnt/release"}, {"/srv/release", "/mnt/release"},
-		{"/mnt/release", "/srv/release"}, {"/"}, {"/srv/a", "b"}, {"/srv/" + strings.Repeat("x", 255)},
+		{"/srv/release"},
+		{"/srv/release/"},
+		{"/mnt/release"},
+		{"/srv/release", "/mnt/release"},
+		{"/mnt/release", "/srv/release"},
+		{"/"},
+		{"/srv/a", "b"},
+		{"/srv/" + strings.Repeat("x", 255)},
 	} {
 		name := stateName(lowers)
 		if other, ok := seen[name]; ok {

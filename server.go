@@ -34,7 +34,7 @@ type server struct {
 
 func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
 	s := &server{log: log, stopTimeout: c.StopTimeout}
-	if !c.Anonymous {
+	if !c.Anonymous && !strings.HasPrefix(c.Listen, "unix:") { // no browser reaches a socket by itself
 		h = ownHostOnly(h)
 	}
 	// Pages of other sites may not make a visitor's browser change anything.

@@ -32,9 +32,12 @@ import (
 // program is the built overdav.
 var program string
 
-// giveUp bounds every wait for the program or a client. It is far above what
-// they take: who meets it has found a hang.
-const giveUp = 2 * time.Minute
+// These bound every wait for a client and for the program. They are far above
+// what is needed: who meets one has found a hang.
+const (
+	clientGiveUp = 2 * time.Minute
+	giveUp       = 30 * time.Second
+)
 
 // nobody is an ordinary user of every machine.
 const nobody = 65534
@@ -144,7 +147,8 @@ type server struct {
 
 // lockedBuffer is written to by a process and read by a test.
 type lockedBuffer struct {
-	mu  sync.Mutex
+	mu sync.Mutex
+	// +checklocks:mu
 	buf bytes.Buffer
 }
 
@@ -415,22 +419,22 @@ func sameTree(t *testing.T, what, got, want string) {
 // run runs a client and expects it to succeed.
 func run(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
-	out, err := runFor(cmd)
+	out, err := runFor(clientGiveUp, cmd)
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, out)
 	}
 	return out
 }
 
-// runFor runs cmd, but not for longer than giveUp.
-func runFor(cmd *exec.Cmd) (string, error) {
+// runFor runs cmd, but not for longer than limit.
+func runFor(limit time.Duration, cmd *exec.Cmd) (string, error) {
 	var out lockedBuffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = time.Second // for what it leaves behind that holds the pipe
 	if err := cmd.Start(); err != nil {
 		return "", err
 	}
-	timer := time.AfterFunc(giveUp, func() { _ = cmd.Process.Kill() }) // it has ended, or is to
+	timer := time.AfterFunc(limit, func() { _ = cmd.Process.Kill() }) // it has ended, or is to
 	defer timer.Stop()
 	err := cmd.Wait()
 	if errors.Is(err, exec.ErrWaitDelay) {

@@ -1,6 +1,9 @@
 package integration_test
 
 import (
+	"context"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -28,6 +31,17 @@ func changeALot(s *server) {
 	s.must(http.StatusNoContent, "MOVE", "new", "", "Destination", s.url("papers/b"), "Overwrite", "T")
 }
 
+const demoTree = `"a" = "one"
+"docs"/
+"docs/b" = "two"
+"docs/deep"/
+"docs/deep/c" = "three"
+"old"/
+"old/x" = "1"
+"old/y" = "2"
+"sp ace %41+#&é" = "odd"
+`
+
 const changedALot = `"a" = "one, changed"
 "dir"/
 "dir/copy"/
@@ -47,9 +61,9 @@ const changedALot = `"a" = "one, changed"
 `
 
 func TestRequestsChangeTheMergedTreeAndNoLower(t *testing.T) {
-	l, args := newShare(t)
+	_, args := newShare(t)
 	s := serve(t, args...)
-	sameTree(t, "before", s.tree(), diskTree(t, l.Lowers[0]))
+	sameTree(t, "before", s.tree(), demoTree)
 	changeALot(s)
 	sameTree(t, "after", s.tree(), changedALot)
 	s.stop()
@@ -157,6 +171,34 @@ func TestSeveralLowersTopmostFirst(t *testing.T) {
 	s.stop()
 }
 
+// Behind a socket stands a proxy, which says by what name clients came.
+func TestUnixSocket(t *testing.T) {
+	_, args := newShare(t)
+	socket := filepath.Join(openDir(t), "s")
+	s := serve(t, append(args, "--listen", "unix:"+socket)...)
+	client := &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("http://files.example.org/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "one" {
+		t.Errorf("GET a: %s: %q, %v", resp.Status, body, err)
+	}
+	s.stop()
+	if exists(socket) {
+		t.Error("the socket is still there after a clean stop")
+	}
+	s = serve(t, append(args, "--listen", "unix:"+socket)...)
+	s.kill()
+	serve(t, append(args, "--listen", "unix:"+socket)...).stop() // takes over what the dead one left
+}
+
 func TestCheckFindsNothingInOurOwnUpperAndSomethingInADamagedOne(t *testing.T) {
 	l, args := newShare(t)
 	s := serve(t, args...)
@@ -173,7 +215,7 @@ func TestCheckFindsNothingInOurOwnUpperAndSomethingInADamagedOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	check = command(t.TempDir(), append([]string{"check"}, args...)...)
-	out, err := runFor(check)
+	out, err := runFor(giveUp, check)
 	if err == nil || check.ProcessState.ExitCode() != 1 || !strings.Contains(out, filepath.Join(l.Upper, "papers")) {
 		t.Errorf("check of a corrupt redirect: %v\n%s", err, out)
 	}

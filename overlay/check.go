@@ -320,23 +320,25 @@ func (c *checker) staging() error {
 	return t.end(nil) // reported
 }
 
-// leftovers are the names in staging that need not be there.
+// leftovers are the names in staging that need not be there. What stands beside
+// tmp and trash is not the engine's alone: of that, the note of a move that was
+// cut short.
 func (s *staging) leftovers() (left []string, err error) {
 	for _, d := range []struct {
 		dir    *at.RWDir
 		prefix string
-		keep   []string
+		left   func(name string) bool
 	}{
-		{s.dir, "", []string{"tmp", "trash", lockName, tagFile}},
-		{s.tmp, "tmp/", []string{sharedWhiteout}},
-		{s.trash, "trash/", nil},
+		{s.dir, "", func(name string) bool { return name == moveNoteName }},
+		{s.tmp, "tmp/", func(name string) bool { return name != sharedWhiteout }},
+		{s.trash, "trash/", func(string) bool { return true }},
 	} {
 		names, err := readNames(&d.dir.Dir)
 		if err != nil {
 			return left, err
 		}
 		for _, n := range names {
-			if !slices.Contains(d.keep, n.name) {
+			if d.left(n.name) {
 				left = append(left, d.prefix+n.name)
 			}
 		}

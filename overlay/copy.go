@@ -138,13 +138,29 @@ func (fsys *FS) showCopy(staged *temp, dst string, isDir, overwrite bool) error 
 			return t.end(err)
 		}
 	}
-	// A copy of a directory is whole: nothing below belongs to it.
-	if isDir && p.dir.isMerged() {
+	if isDir {
+		return t.end(fsys.showDirCopy(t, p, here, staged, e))
+	}
+	return t.end(fsys.show(t, p, here, staged, e, false))
+}
+
+// showDirCopy is show for the copy of a directory, which is whole: nothing below
+// belongs to it. Its times are set once more, because xfs gives a directory that
+// changes places a new modification time.
+func (fsys *FS) showDirCopy(t *txn, p place, here presence, staged *temp, e *entry) error {
+	var st at.Stat
+	if err := staged.dir.Stat(staged.name, &st); err != nil {
+		return err
+	}
+	if fsys.isNewOpaque(p, here) {
 		if err := fsys.setOwnXattr(staged.dir, staged.name, fsys.marks.opaque, opaqueYes); err != nil {
-			return t.end(err)
+			return err
 		}
 	}
-	return t.end(fsys.show(t, p, here, staged, e, isDir))
+	if err := fsys.show(t, p, here, staged, e, true); err != nil {
+		return err
+	}
+	return p.dir.upper.SetTimes(p.name, st.Atime, st.Mtime)
 }
 
 // A copier makes copies in staging.
@@ -215,7 +231,7 @@ func (c *copier) copyAttributes(path string, st *at.Stat, to attributes) error {
 		if err != nil {
 			return err
 		}
-		if err := to.Chmod(withoutPrivileges(st)); err != nil {
+		if err := to.Chmod(st.Mode & 0o1777); err != nil {
 			return err
 		}
 		for _, attr := range late {

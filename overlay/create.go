@@ -30,7 +30,7 @@ func (fsys *FS) mkdir(name string, perm fs.FileMode) error {
 	}
 	upper := p.dir.upper
 	t.changed(upper)
-	if here == absent && (!p.dir.isMerged() || !fsys.writeRedirects) {
+	if !fsys.isNewOpaque(p, here) {
 		return t.end(upper.Mkdir(p.name, at.Perm(perm)))
 	}
 	temp, err := fsys.staging.newNamed(upper)
@@ -48,6 +48,13 @@ func (fsys *FS) mkdir(name string, perm fs.FileMode) error {
 		err = fsys.show(t, p, here, temp, e, true)
 	}
 	return t.end(err)
+}
+
+// isNewOpaque says whether a new directory is marked opaque: where something of
+// its name is below, and wherever something may come to be there, if redirects
+// are written at all (compare ovl_create_upper).
+func (fsys *FS) isNewOpaque(p place, here presence) bool {
+	return here == whitedOut || fsys.hidesLower(p.dir, p.name) || p.dir.isMerged() && fsys.writeRedirects
 }
 
 // MkdirAll makes a directory and those above it that are missing.
@@ -121,21 +128,21 @@ func (fsys *FS) tryLink(oldname, newname string) error {
 	if err != nil {
 		return t.end(err)
 	}
-	pn, err := t.walk(newname, false)
-	if err != nil {
-		return t.end(err)
-	}
 	old, err := fsys.find(po.dir, po.name)
 	if err != nil {
 		return t.end(err)
 	}
-	if old.st.IsDir() {
-		return t.end(syscall.EPERM)
+	pn, err := t.walk(newname, false)
+	if err != nil {
+		return t.end(err)
 	}
 	if _, err := fsys.find(pn.dir, pn.name); err == nil {
 		return t.end(syscall.EEXIST)
 	} else if err != syscall.ENOENT {
 		return t.end(err)
+	}
+	if old.st.IsDir() {
+		return t.end(syscall.EPERM)
 	}
 	if old.layer != 0 {
 		t.end(nil) // nothing was changed

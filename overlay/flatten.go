@@ -59,6 +59,7 @@ func (fsys *FS) flattenMember(path string, info *Info) error {
 //  1. It is marked opaque: nothing below showed through any more.
 //  2. Its redirect, which nobody reads on an opaque directory, is removed.
 //  3. So are its whiteouts, which hide nothing now.
+//  4. Its times are put back: nobody saw a change.
 //
 // A crash between any two leaves the tree as it is.
 // Errors: errRaced when a member is not in upper.
@@ -91,7 +92,11 @@ func (fsys *FS) makeOpaque(path string) error {
 		}
 	}
 	t.changed(e.dir.upper)
-	return t.end(removeWhiteouts(e.dir.upper))
+	err = removeWhiteouts(e.dir.upper)
+	if err == nil {
+		err = e.dir.upper.SetTimes(".", e.upper.Atime, e.upper.Mtime)
+	}
+	return t.end(err)
 }
 
 // allInUpper answers errRaced unless every member of d is whole in upper.

@@ -174,9 +174,14 @@ func (r *renaming) refuseProtected() error {
 	if err := r.fsys.refuseInto(r.to.dir); err != nil {
 		return err
 	}
-	for _, e := range []*entry{r.old, r.new} {
+	for p, e := range map[*place]*entry{&r.from: r.old, &r.to: r.new} {
 		if err := r.fsys.refuseProtected(e); err != nil {
 			return err
+		}
+		if e.inUpper && !e.isDir() {
+			if err := r.fsys.refuseMarked(&p.dir.upper.Dir, p.name); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

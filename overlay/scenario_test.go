@@ -23,3 +23,27 @@ func TestScripts(t *testing.T) {
 		})
 	}
 }
+
+// TestScriptsInUserNamespace runs the scenarios with userxattr as an ordinary
+// user who is root of a user namespace, where the kernel can be asked too.
+func TestScriptsInUserNamespace(t *testing.T) {
+	if overlaytest.InUserNamespace(t) {
+		overlaytest.Run{
+			Dir:     "testdata/script",
+			Engines: []overlaytest.Opener{overlaytest.Kernel, overlaytest.FS},
+			User:    true,
+		}.Scripts(t)
+	}
+}
+
+// TestScriptsAsOrdinaryUser runs the scenarios with userxattr as somebody who
+// may mount nothing and give nothing away.
+func TestScriptsAsOrdinaryUser(t *testing.T) {
+	if overlaytest.AsOrdinaryUser(t) {
+		overlaytest.Run{
+			Dir:     "testdata/script",
+			Engines: []overlaytest.Opener{overlaytest.FS},
+			User:    true,
+		}.Scripts(t)
+	}
+}

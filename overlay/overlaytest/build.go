@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -58,7 +59,35 @@ func (c Class) Build(dir, text string) error {
 			}
 		}
 	}
-	return b.setTimes()
+	if err := b.setTimes(); err != nil {
+		return err
+	}
+	for _, e := range b.made {
+		if e.Flags != 0 {
+			if err := setFlags(filepath.Join(dir, e.Name), e.Flags); err != nil {
+				return fmt.Errorf("%s: %w", e.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// errNoFlags: the file system has not all the flags.
+var errNoFlags = errors.New("this file system has no such chattr flags")
+
+// Unprotect takes the flags away that keep the layer in dir from being
+// deleted.
+func (c Class) Unprotect(dir string) error {
+	tree, err := c.Read(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range tree {
+		if e.Flags != 0 {
+			err = errors.Join(err, setFlags(filepath.Join(dir, e.Name), 0))
+		}
+	}
+	return err
 }
 
 type builder struct {

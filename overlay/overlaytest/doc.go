@@ -13,6 +13,7 @@
 //	docs/a = one                     a file, mode 0644, holding "one" and no newline
 //	docs/b = "two\nlines\n"          content, names and values are Go strings where they must be
 //	docs/c 0600 1000:1000 @5.5 =     an empty file; mode, owner, mtime in seconds since 1970
+//	docs/k chattr=ia =               with flags of chattr(1), of i, a, S and A
 //	docs/d [user.color=red] = x      with an extended attribute
 //	docs/e size=65536 +4096="data"   a file with holes: its size, and each stretch of data
 //	l -> docs/a                      a symlink

@@ -216,7 +216,8 @@ func (k *kernel) copyMembers(from, to string, keep copyMode) error {
 	}
 	members, err := os.ReadDir(k.path(from))
 	for _, m := range members {
-		if err := k.copyTree(path.Join(from, m.Name()), path.Join(to, m.Name()), keep); err != nil {
+		err := k.copyTree(path.Join(from, m.Name()), path.Join(to, m.Name()), keep)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // listed, and denied
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package overlaytest
 import (
 	"os"
 	"syscall"
+	"unsafe"
 )
 
 // mountOverlay mounts an overlay with the kernel's options at dir.
@@ -12,6 +13,39 @@ func mountOverlay(dir, options string) error {
 
 func unmount(dir string) error {
 	return os.NewSyscallError("umount", syscall.Unmount(dir, 0))
+}
+
+// FS_IOC_GETFLAGS and FS_IOC_SETFLAGS of linux/fs.h where a long has 64 bits.
+const (
+	ioctlGetFlags = 0x80086601
+	ioctlSetFlags = 0x40086602
+)
+
+// setFlags sets those flags of chattr(1) that overlays know of, of the file or
+// directory at path.
+func setFlags(path string, flags uint32) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var value uint32
+	if err := ioctlFlags(f, ioctlGetFlags, &value); err != nil {
+		return err
+	}
+	value = value&^knownFlags | flags
+	return ioctlFlags(f, ioctlSetFlags, &value)
+}
+
+func ioctlFlags(f *os.File, request uintptr, value *uint32) error {
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), request, uintptr(unsafe.Pointer(value)))
+	switch errno {
+	case 0:
+		return nil
+	case syscall.EOPNOTSUPP, syscall.ENOTTY:
+		return errNoFlags
+	}
+	return os.NewSyscallError("ioctl", errno)
 }
 
 // newNamespaces makes a child process root of a user namespace of its own in

@@ -24,7 +24,11 @@ type Run struct {
 	Dir     string                    // of the scripts, *.txtar
 	Engines []Opener                  // each runs each script
 	Base    func(t testing.TB) string // a new empty directory for layers; t.TempDir if nil
-	Options []string                  // for every script, besides its own
+	// User runs every script with userxattr, as somebody who is not root. What
+	// takes root is skipped; of scripts that were written for class Trusted only
+	// what is merged is compared, and those with redirects in their layers are
+	// skipped: with userxattr there are none.
+	User bool
 }
 
 // Scripts runs the scripts with each engine, as subtests named engine/script.
@@ -33,13 +37,14 @@ type Run struct {
 // first) and upper are trees from which the layers are made; options are words
 // as mount(8) has them for overlay, or lower=squashfs and lower=erofs, which
 // put the lowers into an image. Its lines are verbs (see verbs in this
-// package), before which may stand a condition, [kernel] or [!fs], and an
-// answer that must come: "!ENOENT rm gone", or "! rm gone" for any error.
+// package), before which may stand a condition, [kernel], [!fs] or [user] (see
+// Run), and an answer that must come: "!ENOENT rm gone", or "! rm gone" for any error.
 //
 // At the end, what the sections want.merged and want.upper say must be so; a
 // script that leaves one out does not care. Unasked it is checked that the
-// lowers are as they were, that the engine finds nothing wrong with its own
-// upper, and that a kernel mount of the layers shows what the engine showed.
+// lowers are as they were, that overlay.FS.Check finds nothing wrong with the
+// layers but what the section want.check says, and that a kernel mount of them
+// shows what the engine showed.
 func (r Run) Scripts(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(r.Dir, "*.txtar"))
 	if err != nil || len(files) == 0 {
@@ -70,6 +75,10 @@ type script struct {
 	engine  Engine // nil while unmounted
 	line    string // what failures name
 	rotated int
+	built   []string
+	touched bool // layers were changed from outside
+	user    bool // see Run
+	foreign bool // written for class Trusted and run with userxattr
 }
 
 func (r Run) script(t *testing.T, engine Opener, file string) {
@@ -81,9 +90,11 @@ func (r Run) script(t *testing.T, engine Opener, file string) {
 	if r.Base != nil {
 		base = r.Base
 	}
-	s := &script{t: t, file: file, archive: archive, opener: engine, class: Trusted, dir: base(t)}
-	s.options = append(s.options, r.Options...)
-	s.options = append(s.options, strings.Fields(s.section("options"))...)
+	s := &script{t: t, file: file, archive: archive, opener: engine, class: Trusted, dir: base(t), user: r.User}
+	s.options = strings.Fields(s.section("options"))
+	if s.user {
+		s.becomeUser()
+	}
 	if slices.Contains(s.options, "userxattr") {
 		s.class = User
 	}
@@ -98,6 +109,41 @@ func (r Run) script(t *testing.T, engine Opener, file string) {
 	}
 	s.line = file + ": end"
 	s.finish()
+}
+
+// becomeUser makes the script one with userxattr.
+func (s *script) becomeUser() {
+	if slices.Contains(s.options, "userxattr") {
+		return
+	}
+	s.foreign = true
+	s.options = append(s.options, "userxattr")
+	s.options = slices.DeleteFunc(s.options, func(o string) bool { return o == "redirect_dir=off" })
+	for _, f := range s.archive.Files {
+		if !strings.HasPrefix(f.Name, "want.") && bytes.Contains(f.Data, []byte("redirect=")) {
+			s.t.Skip("with userxattr there are no redirects")
+		}
+	}
+}
+
+// needsRoot says whether nobody but root can do what a line says.
+func needsRoot(words []string) bool {
+	return words[0] == "chown" || slices.ContainsFunc(words, func(w string) bool {
+		return strings.HasPrefix(w, "trusted.")
+	})
+}
+
+// build makes the tree of a section in dir.
+func (s *script) build(dir, text string) {
+	s.built = append(s.built, dir)
+	err := s.class.Build(dir, text)
+	if errors.Is(err, errNoFlags) {
+		s.t.Skip(err)
+	}
+	if s.user && (errors.Is(err, fs.ErrPermission) || ErrClass(err) == "EINVAL") {
+		s.t.Skipf("making the layers takes root: %v", err)
+	}
+	s.check(err)
 }
 
 // section is the text of a section, "" when there is none.
@@ -130,6 +176,7 @@ func (s *script) check(err error) {
 }
 
 func (s *script) buildLayers() {
+	s.t.Cleanup(s.unprotect)
 	s.line = s.file
 	if s.opener.Name == "http" && !s.fitHTTP() {
 		s.t.Skip("http has no words for what this tree holds")
@@ -147,7 +194,7 @@ func (s *script) buildLayers() {
 			continue
 		}
 		dir := filepath.Join(s.dir, f.Name)
-		s.check(s.class.Build(dir, string(f.Data)))
+		s.build(dir, string(f.Data))
 		if image != "" {
 			dir = Image(s.t, image, dir)
 		}
@@ -155,12 +202,21 @@ func (s *script) buildLayers() {
 	}
 	if len(s.layers.Lowers) == 0 {
 		dir := filepath.Join(s.dir, "lower")
-		s.check(s.class.Build(dir, ""))
+		s.build(dir, "")
 		s.layers.Lowers = []string{dir}
 	}
 	s.newUpper("upper", "work")
-	s.check(s.class.Build(s.layers.Upper, s.section("upper")))
+	s.build(s.layers.Upper, s.section("upper"))
 	s.snapshot()
+}
+
+// unprotect takes away what keeps layers from being deleted.
+func (s *script) unprotect() {
+	for _, dir := range s.built {
+		if err := s.class.Unprotect(dir); err != nil {
+			s.t.Errorf("%s: %v", dir, err)
+		}
+	}
 }
 
 func (s *script) newUpper(upper, work string) {
@@ -233,7 +289,7 @@ func (s *script) run(line string) {
 	for strings.HasPrefix(words[0], "[") {
 		cond := strings.Trim(words[0], "[]")
 		name, not := strings.CutPrefix(cond, "!")
-		if (name == s.opener.Name) == not {
+		if (name == s.opener.Name || name == "user" && s.user) == not {
 			return
 		}
 		words = words[1:]
@@ -241,6 +297,12 @@ func (s *script) run(line string) {
 	class, fails := strings.CutPrefix(words[0], "!")
 	if fails {
 		words = words[1:]
+	}
+	if s.foreign && words[0] == "mark" {
+		return
+	}
+	if s.user && needsRoot(words) {
+		s.t.Skipf("%s: takes root", s.line)
 	}
 	v, ok := verbs[words[0]]
 	args := words[1:]
@@ -289,6 +351,9 @@ func splitWords(line string) (words []string, err error) {
 // compare holds a tree against a section and, when asked to, accepts it.
 func (s *script) compare(got, section string) {
 	s.t.Helper()
+	if s.foreign && section != "want.merged" {
+		return
+	}
 	want := s.section(section)
 	if tree, err := Parse(want); err != nil {
 		s.fatalf("section %s: %v", section, err)
@@ -298,7 +363,7 @@ func (s *script) compare(got, section string) {
 	if got == want {
 		return
 	}
-	if *update && s.opener.Name == s.judge() {
+	if *update && !s.user && s.opener.Name == s.judge() {
 		s.accept(section, got)
 		return
 	}
@@ -397,23 +462,78 @@ func (s *script) checkEngine() {
 	}
 	problems, err := checker.Check()
 	s.check(err)
+	var b strings.Builder
 	for _, p := range problems {
-		s.t.Errorf("%s: check: layer %d: %s: %s", s.line, p.Layer, p.Path, p.What)
+		fmt.Fprintf(&b, "%d/%s: %s\n", p.Layer, p.Path, p.What)
+	}
+	got, want := b.String(), s.section("want.check")
+	switch {
+	case got == want || s.foreign:
+	case *update && !s.user && s.hasSection("want.check"):
+		s.accept("want.check", got)
+	default:
+		s.t.Errorf("%s: check differs (- want, + got):\n%s", s.line, Diff(want, got))
 	}
 }
 
-// checkKernelAgrees mounts what the engine left and compares the views.
+// kernelOptionSets are the ways in which somebody may mount an upper that the
+// engine wrote. Each but the first, which is a script's own, gets a workdir of
+// its own, for some leave things in it that forbid the next.
+var kernelOptionSets = [][]string{
+	nil,
+	{"redirect_dir=off"}, // which still follows
+	{"redirect_dir=follow"},
+	{"index=on"},
+	{"index=on", "nfs_export=on"},
+	{"metacopy=on"},
+	{"xino=on"},
+	{"xino=off"},
+	{"uuid=null"},
+	{"fsync=strict"},
+	{"volatile"},
+}
+
+// checkKernelAgrees mounts what the engine left and compares the views, in
+// every way that the script allows: its own options exclude others.
 func (s *script) checkKernelAgrees(merged string) {
-	k, err := Kernel.Open(s.layers, s.options)
+	for i, set := range kernelOptionSets {
+		l, options := s.layers, slices.Concat(s.options, set)
+		if i > 0 && (len(s.options) > 0 || s.refusesOption(set)) {
+			continue
+		}
+		if i > 0 {
+			l.Work = filepath.Join(s.dir, fmt.Sprintf("work.check%d", i))
+			s.check(makeDir(l.Work))
+		}
+		if s.showsOther(l, options, merged) {
+			return // the others would say the same
+		}
+	}
+}
+
+// refusesOption says whether the layers, as a script wrote them, keep the
+// kernel from showing them under some option: with nfs_export it refuses to
+// merge where origin is empty, and Build writes no other.
+func (s *script) refusesOption(set []string) bool {
+	return slices.Contains(set, "nfs_export=on") &&
+		(strings.Contains(s.section("upper"), "origin") || s.touched)
+}
+
+func (s *script) showsOther(l Layers, options []string, merged string) bool {
+	k, err := Kernel.Open(l, options)
 	if errors.Is(err, fs.ErrPermission) {
 		s.t.Logf("not compared with the kernel: %v", err)
-		return
+		return true
 	}
-	s.check(err)
+	if err != nil {
+		s.t.Errorf("%s: mount with %v: %v", s.line, options, err)
+		return true
+	}
 	defer func() { s.check(k.Close()) }()
 	got, err := k.Tree()
 	s.check(err)
 	if got != merged {
-		s.t.Errorf("%s: the kernel shows another tree (- engine, + kernel):\n%s", s.line, Diff(merged, got))
+		s.t.Errorf("%s: the kernel with %v shows another tree (- engine, + kernel):\n%s", s.line, options, Diff(merged, got))
 	}
+	return got != merged
 }

@@ -85,7 +85,7 @@ func (snap Snapshot) Unchanged(dirs ...string) error {
 		}
 	}
 	if b.Len() > 0 {
-		return fmt.Errorf("a lower was changed:%s", b.String())
+		return fmt.Errorf("changed, though nothing may:%s", b.String())
 	}
 	return nil
 }

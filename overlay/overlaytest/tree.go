@@ -28,6 +28,7 @@ type Entry struct {
 	Target   string            // of a symlink
 	Link     string            // another name in the tree of the same file, "" for none
 	Marks    map[string]string // by name without the prefix of their Class
+	Flags    uint32            // of chattr(1), as the ioctl has them
 	Refused  string            // the answer to a look at it, as ErrClass has it, when it could not be seen
 	Xattrs   map[string]string // all others, by whole name; "overlay.x" is an escaped one
 }
@@ -122,8 +123,11 @@ func (e *Entry) parseWord(s *scanner) (done bool, err error) {
 
 func (e *Entry) parseAttr(w string, s *scanner) (err error) {
 	size, isSize := strings.CutPrefix(w, "size=")
+	flags, isFlags := strings.CutPrefix(w, "chattr=")
 	uid, gid, isOwner := strings.Cut(w, ":")
 	switch {
+	case isFlags:
+		e.Flags, err = parseFlags(flags)
 	case isSize:
 		e.Size, err = strconv.ParseInt(size, 10, 64)
 	case w[0] == '@':
@@ -149,6 +153,38 @@ func (e *Entry) parseAttr(w string, s *scanner) (err error) {
 		e.Mode, err = e.Mode&syscall.S_IFMT|uint32(perm), perr
 	}
 	return err
+}
+
+// inodeFlags are the flags of chattr(1) that overlays know of (linux/fs.h).
+var inodeFlags = []struct {
+	letter string
+	bit    uint32
+}{{"A", 0x80}, {"S", 0x08}, {"a", 0x20}, {"i", 0x10}}
+
+// knownFlags are all of them.
+const knownFlags = 0x80 | 0x08 | 0x20 | 0x10
+
+func parseFlags(letters string) (flags uint32, err error) {
+	for _, f := range inodeFlags {
+		if strings.Contains(letters, f.letter) {
+			flags |= f.bit
+			letters = strings.ReplaceAll(letters, f.letter, "")
+		}
+	}
+	if letters != "" {
+		return 0, fmt.Errorf("chattr has no %q here", letters)
+	}
+	return flags, nil
+}
+
+func formatFlags(flags uint32) string {
+	letters := ""
+	for _, f := range inodeFlags {
+		if flags&f.bit != 0 {
+			letters += f.letter
+		}
+	}
+	return letters
 }
 
 func (e *Entry) setType(t uint32) { e.Mode = t | e.Mode&^syscall.S_IFMT }
@@ -357,6 +393,9 @@ func (e Entry) appendAttrs(words []string) []string {
 	}
 	if e.UID != os.Geteuid() || e.GID != os.Getegid() {
 		words = append(words, fmt.Sprintf("%d:%d", e.UID, e.GID))
+	}
+	if letters := formatFlags(e.Flags); letters != "" {
+		words = append(words, "chattr="+letters)
 	}
 	if !e.Mtime.IsZero() && !e.Mtime.Equal(Epoch) && !recent(e.Mtime) {
 		words = append(words, "@"+formatTime(e.Mtime))

@@ -252,12 +252,14 @@ func verbBuild(s *script, a []string) error {
 	if !s.hasSection(a[1]) {
 		return fmt.Errorf("no section %s", a[1])
 	}
-	err := s.class.Build(s.layerDir(a[0]), s.section(a[1]))
+	s.touched = true
+	s.build(s.layerDir(a[0]), s.section(a[1]))
 	s.snapshot()
-	return err
+	return nil
 }
 
 func verbWipe(s *script, a []string) error {
+	s.touched = true
 	for _, name := range a {
 		layer, rest, _ := strings.Cut(name, "/")
 		if err := os.RemoveAll(filepath.Join(s.layerDir(layer), rest)); err != nil {

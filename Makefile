@@ -1,0 +1,49 @@
+# make prints what it can do. Nothing here is longer than a line or two;
+# anything more is Go, in integration_test/judges.
+
+FUZZTIME ?= 30s
+TOOL = go tool -modfile=tools.mod
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+
+deps: ## install the programs that tests run overdav under (Debian, as root)
+	go run ./integration_test/judges deps
+
+run: ## serve testdata/demo on http://127.0.0.1:8080/
+	go run . serve --config config.yaml
+
+test: ## everything, with what it needs installed where we may; says what it skipped
+	go run ./integration_test/judges test
+
+test-root: ## the tests as root alone, faster
+	test $$(id -u) = 0 && go test ./...
+
+race: ## all tests under the race detector
+	go test -race -timeout 30m ./...
+
+fuzz: ## every fuzz test for FUZZTIME (30s) each
+	grep -ro --include='*_test.go' 'func Fuzz[A-Za-z0-9_]*' . | sed 's/:func / /' | while read f name; do go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname $$f)" || exit 1; done
+
+lint: ## gofumpt, vet here and for another system, staticcheck, checklocks
+	test -z "$$($(TOOL) gofumpt -l . | tee /dev/stderr)" && go vet ./... && GOOS=darwin go vet . ./davfs ./overlay
+	$(TOOL) staticcheck ./... && go vet -vettool="$$($(TOOL) -n checklocks)" ./...
+
+golden: ## accept changed output of scenarios, after looking at it
+	go test ./overlay/... ./davfs/... -update && git diff --stat
+
+bench: ## benchmarks, into docs/bench/latest.txt
+	mkdir -p docs/bench && go test -run '^$$' -bench . -benchmem -timeout 60m ./... | tee docs/bench/latest.txt
+
+bench-compare: ## those figures against the ones in file OLD
+	$(TOOL) benchstat $(OLD) docs/bench/latest.txt
+
+litmus: ## the outside suite of the protocol
+	go test -run Litmus -v ./integration_test
+
+soak: ## the random tests for long: an hour of sequences against the kernel
+	go test -timeout 2h -run 'Random|Lockstep' ./overlay -rapid.checks=20000 -rapid.steps=200
+
+check: lint test race ## all that a change has to pass
+
+.PHONY: help deps run test test-root race fuzz lint golden bench bench-compare litmus soak check

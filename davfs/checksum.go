@@ -1,0 +1,203 @@
+package davfs
+
+import (
+	"bytes"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha3"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"hash/adler32"
+	"net/http"
+	"strings"
+
+	"overdav/overlay"
+)
+
+// sums are the checksums that are kept of a file: the two that ownCloud's
+// clients compare.
+type sums struct {
+	sha1 [sha1.Size]byte
+	md5  [md5.Size]byte
+}
+
+// header is the value of OC-Checksum on an answer.
+func (s sums) header() string { return "SHA1:" + hex.EncodeToString(s.sha1[:]) }
+
+// property is the text of oc:checksum: all that is known, with blanks between.
+func (s sums) property() string {
+	return "SHA1:" + hex.EncodeToString(s.sha1[:]) + " MD5:" + hex.EncodeToString(s.md5[:])
+}
+
+// A summer computes the checksums of an upload, and holds those that the client
+// has sent against them.
+type summer struct {
+	sha1, md5 hash.Hash
+	claims    []claim
+}
+
+// A claim is a checksum that the client says the content has.
+type claim struct {
+	header string
+	hash   hash.Hash
+	want   []byte
+}
+
+// newSummer reads the checksums in the headers of an upload. Without any, and
+// without X-OC-Mtime, by which ownCloud's clients give themselves away, the
+// result is nil: others never ask for checksums and need not wait for them.
+// Algorithms we do not know are passed over.
+func newSummer(h http.Header) (*summer, error) {
+	s := &summer{sha1: sha1.New(), md5: md5.New()}
+	for _, value := range h.Values("OC-Checksum") {
+		if err := s.claimHex(value); err != nil {
+			return nil, err
+		}
+	}
+	if value := h.Get("Content-MD5"); value != "" {
+		if err := s.claimBase64("Content-MD5", "md5", value); err != nil {
+			return nil, err
+		}
+	}
+	for _, element := range headerElements(h, "Digest") { // RFC 3230
+		name, value, _ := strings.Cut(element, "=")
+		if err := s.claimBase64("Digest", name, value); err != nil {
+			return nil, err
+		}
+	}
+	for _, element := range headerElements(h, "Content-Digest") { // RFC 9530
+		name, value, _ := strings.Cut(element, "=")
+		if err := s.claimBase64("Content-Digest", name, strings.Trim(value, ":")); err != nil {
+			return nil, err
+		}
+	}
+	if len(s.claims) == 0 && h.Get("X-OC-Mtime") == "" {
+		return nil, nil
+	}
+	return s, nil
+}
+
+// claimHex reads "SHA1:<hex>".
+func (s *summer) claimHex(value string) error {
+	name, digits, _ := strings.Cut(value, ":")
+	want, err := hex.DecodeString(strings.TrimSpace(digits))
+	if err != nil {
+		return fmt.Errorf("%w: OC-Checksum %q", errBadHeader, value)
+	}
+	return s.claim("OC-Checksum", name, want)
+}
+
+func (s *summer) claimBase64(header, name, value string) error {
+	want, err := base64.StdEncoding.DecodeString(strings.TrimSpace(value))
+	if err != nil {
+		return fmt.Errorf("%w: %s", errBadHeader, header)
+	}
+	return s.claim(header, name, want)
+}
+
+func (s *summer) claim(header, name string, want []byte) error {
+	h := s.algorithm(strings.ToLower(strings.TrimSpace(name)))
+	if h == nil {
+		return nil
+	}
+	if len(want) != h.Size() {
+		return fmt.Errorf("%w: %s of %d bytes", errBadHeader, header, len(want))
+	}
+	s.claims = append(s.claims, claim{header, h, want})
+	return nil
+}
+
+func (s *summer) algorithm(name string) hash.Hash {
+	switch name {
+	case "sha1", "sha":
+		return s.sha1
+	case "md5":
+		return s.md5
+	case "sha256", "sha-256":
+		return sha256.New()
+	case "sha-512":
+		return sha512.New()
+	case "sha3-256":
+		return sha3.New256()
+	case "adler32":
+		return adler32.New()
+	}
+	return nil
+}
+
+// Write adds p to all sums. It never fails.
+func (s *summer) Write(p []byte) (int, error) {
+	s.sha1.Write(p)
+	s.md5.Write(p)
+	for _, c := range s.claims {
+		if c.hash != s.sha1 && c.hash != s.md5 {
+			c.hash.Write(p)
+		}
+	}
+	return len(p), nil
+}
+
+// verify refuses content that is not what the client says it is. Nothing has
+// been written then.
+func (s *summer) verify() error {
+	if s == nil {
+		return nil
+	}
+	for _, c := range s.claims {
+		if !bytes.Equal(c.hash.Sum(nil), c.want) {
+			return refuse(http.StatusBadRequest, "the content does not have the checksum in "+c.header)
+		}
+	}
+	return nil
+}
+
+// sums are those of all that was written.
+func (s *summer) sums() (out sums) {
+	s.sha1.Sum(out.sha1[:0])
+	s.md5.Sum(out.md5[:0])
+	return out
+}
+
+// sumsAttr is the extended attribute in which the checksums of a file are kept:
+// its entity tag, a blank, and what sums.property says. They are true of the
+// content with that tag alone, so that no other change needs to know of them.
+const sumsAttr = "user.overdav.sums"
+
+// knownSums returns the checksums of a file, if they are known.
+func (h *Handler) knownSums(p Path, info *overlay.Info) (s sums, ok bool) {
+	value, err := h.tree.Getxattr(p.Name(), sumsAttr)
+	if err != nil {
+		return sums{}, false // not known, for whatever reason
+	}
+	return parseSums(string(value), entityTag(info))
+}
+
+func parseSums(value, etag string) (s sums, ok bool) {
+	text, ok := strings.CutPrefix(value, etag+" SHA1:")
+	if !ok {
+		return sums{}, false
+	}
+	sha, md, ok := strings.Cut(text, " MD5:")
+	if !ok || len(sha) != 2*len(s.sha1) || len(md) != 2*len(s.md5) {
+		return sums{}, false
+	}
+	_, err1 := hex.Decode(s.sha1[:], []byte(sha))
+	_, err2 := hex.Decode(s.md5[:], []byte(md))
+	return s, err1 == nil && err2 == nil
+}
+
+// keepSums keeps the checksums of an upload that was committed.
+//
+// Preconditions: p is locked.
+func (h *Handler) keepSums(p Path, u *upload) {
+	if u.sums == nil {
+		return
+	}
+	value := entityTag(u.committed) + " " + u.sums.sums().property()
+	// The file is written; without its checksums it is only less convenient.
+	_ = h.tree.Setxattr(p.Name(), sumsAttr, []byte(value))
+}

@@ -1,0 +1,177 @@
+package davfs
+
+import (
+	"io/fs"
+	"net/http"
+	"syscall"
+	"time"
+
+	"overdav/overlay"
+)
+
+// delete removes a file, or a collection with all in it, in one step: there is
+// no half-deleted collection to tell of in a multistatus (RFC 4918, section
+// 9.6.1).
+func (h *Handler) delete(w http.ResponseWriter, rq *request) error {
+	if d, _, err := parseDepth(rq.Header, depthInfinity); err != nil {
+		return err
+	} else if d != depthInfinity && rq.info != nil && rq.info.IsDir() {
+		return refuse(http.StatusBadRequest, "DELETE of a collection has infinite depth") // RFC 4918, section 9.6.1
+	}
+	release, err := h.hold(rq, rq.path)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := mustExist(rq); err != nil {
+		return err
+	}
+	if err := removeAll(h.tree, rq.path.Name()); err != nil {
+		return err
+	}
+	if err := h.locks.RemoveTree(rq.path); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// mustExist answers ENOENT when the request names nothing, or names a file as
+// a collection.
+func mustExist(rq *request) error {
+	if rq.info == nil || rq.slash && !rq.info.IsDir() {
+		return sourceError{fs.ErrNotExist}
+	}
+	return nil
+}
+
+// mkcol makes a collection.
+func (h *Handler) mkcol(w http.ResponseWriter, rq *request) error {
+	release, err := h.hold(rq, rq.path)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if rq.info != nil {
+		w.Header().Set("Allow", h.allow(rq.info, true))
+		return &protocolError{status: http.StatusMethodNotAllowed, err: syscall.EEXIST} // RFC 4918, section 9.3.1
+	}
+	if err := h.tree.Mkdir(rq.path.Name(), 0o777); err != nil {
+		return err
+	}
+	if err := h.setOCMtime(w, rq, rq.path); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Length", "0")
+	w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+// setOCMtime sets the modification time that the client asks for.
+func (h *Handler) setOCMtime(w http.ResponseWriter, rq *request, p Path) error {
+	mtime, ok, err := parseOCMtime(rq.Header)
+	if !ok || err != nil {
+		return nil // a time that is none is not accepted, and the answer says so by silence
+	}
+	if err := h.tree.Chtimes(p.Name(), time.Time{}, mtime); err != nil {
+		return err
+	}
+	w.Header().Set("X-OC-Mtime", "accepted")
+	return nil
+}
+
+// copy copies a file or a collection. What stands at the destination is
+// replaced in one step when the copy is whole.
+func (h *Handler) copy(w http.ResponseWriter, rq *request) error {
+	d, _, err := parseDepth(rq.Header, depthInfinity)
+	if err != nil {
+		return err
+	}
+	if d == depthOne {
+		return refuse(http.StatusBadRequest, "COPY has depth 0 or infinity") // RFC 4918, section 9.8.3
+	}
+	return h.transfer(w, rq, func(dst string, overwrite bool) error {
+		return h.tree.Copy(rq.path.Name(), dst, overlay.CopyOptions{Overwrite: overwrite, Shallow: d == depthZero})
+	})
+}
+
+// move renames a file or a collection. What stands at the destination is
+// replaced in the same step.
+func (h *Handler) move(w http.ResponseWriter, rq *request) error {
+	d, _, err := parseDepth(rq.Header, depthInfinity)
+	if err != nil {
+		return err
+	}
+	if d != depthInfinity && rq.info != nil && rq.info.IsDir() {
+		return refuse(http.StatusBadRequest, "MOVE of a collection has infinite depth") // RFC 4918, section 9.9.2
+	}
+	return h.transfer(w, rq, func(dst string, overwrite bool) error {
+		return h.tree.Move(rq.path.Name(), dst, overwrite)
+	})
+}
+
+// transfer is what COPY and MOVE have in common: all that can be refused is
+// refused before anything is touched.
+func (h *Handler) transfer(w http.ResponseWriter, rq *request, do func(dst string, overwrite bool) error) error {
+	overwrite, err := parseOverwrite(rq.Header)
+	if err != nil {
+		return err
+	}
+	if err := h.readDestination(rq); err != nil {
+		return err
+	}
+	if err := mustExist(rq); err != nil {
+		return err
+	}
+	dst := rq.dst
+	if dst == rq.path || dst.Contains(rq.path) || rq.path.Contains(dst) {
+		// RFC 4918, sections 9.8.5 and 9.9.4
+		return refuse(http.StatusForbidden, "source and destination are one, or one holds the other")
+	}
+	if rq.dstSlash && !rq.info.IsDir() && (rq.dstInfo == nil || !rq.dstInfo.IsDir()) {
+		return refuse(http.StatusConflict, "the destination names a collection, the source is none")
+	}
+	release, err := h.hold(rq, rq.path, dst)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := mustExist(rq); err != nil {
+		return err
+	}
+	if rq.dstInfo != nil && !overwrite {
+		return &protocolError{status: http.StatusPreconditionFailed, err: syscall.EEXIST} // RFC 4918, section 10.6
+	}
+	if err := do(dst.Name(), overwrite); err != nil {
+		return err
+	}
+	if err := h.forgetLocks(rq, rq.dstInfo); err != nil {
+		return err
+	}
+	if err := h.setOCMtime(w, rq, dst); err != nil {
+		return err
+	}
+	writeDone(w, rq.dstInfo != nil)
+	return nil
+}
+
+// readDestination reads where a COPY or MOVE leads, and looks what is there.
+func (h *Handler) readDestination(rq *request) error {
+	dst, slash, err := rq.front.destination(rq.Header)
+	if err != nil {
+		return err
+	}
+	inShare, ok := dst.below(h.share)
+	if !ok {
+		return errOutsideShare
+	}
+	if err := h.policy.checkCreate(inShare); err != nil {
+		return &protocolError{status: http.StatusForbidden, err: err}
+	}
+	if err := h.refuseJunk(inShare); err != nil {
+		return err
+	}
+	rq.dst, rq.dstSlash = inShare, slash
+	rq.dstInfo, err = h.look(inShare)
+	return err
+}

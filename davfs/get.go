@@ -1,0 +1,120 @@
+package davfs
+
+import (
+	"bytes"
+	"io"
+	"io/fs"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxRanges is how many ranges of one file a request may ask for; beyond, the
+// whole file answers (RFC 9110, section 14.2: a server may ignore Range).
+const maxRanges = 16
+
+// get answers GET and HEAD. What is sent is the file as it is opened: its entity
+// tag is of the open file, and a replacement meanwhile does not touch it.
+func (h *Handler) get(w http.ResponseWriter, rq *request) error {
+	switch {
+	case rq.info == nil:
+		return fs.ErrNotExist
+	case rq.info.IsDir():
+		return h.getCollection(w, rq)
+	case rq.slash:
+		return fs.ErrNotExist // the file is no collection
+	case !rq.info.Mode().IsRegular():
+		return refuse(http.StatusForbidden, "a special file has no content")
+	}
+	f, err := h.tree.Open(rq.path.Name())
+	if err != nil {
+		return err
+	}
+	defer f.Close() // it was only read
+	info, err := f.Info()
+	if err != nil {
+		return err
+	}
+	header := w.Header()
+	header.Set("ETag", entityTag(info))
+	if sums, ok := h.knownSums(rq.path, info); ok {
+		header.Set("OC-Checksum", sums.header())
+	}
+	setContentHeaders(header, rq.path.Base())
+	// ServeContent keeps to RFC 9110, sections 13 and 14, and sends by
+	// sendfile(2) as long as nothing is wrapped around w.
+	http.ServeContent(w, forServeContent(rq, info.ModTime()), "", lastModified(info.ModTime()), f)
+	return nil
+}
+
+// setContentHeaders says what a file is, so that no browser guesses, and takes
+// the origin of the pages from what could run in it.
+func setContentHeaders(header http.Header, name string) {
+	kind := contentType(name)
+	header.Set("Content-Type", kind)
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Accept-Ranges", "bytes")
+	if isActive(kind) {
+		header.Set("Content-Security-Policy", "sandbox")
+	}
+}
+
+// isActive says whether a browser runs scripts that it finds in the type.
+func isActive(kind string) bool {
+	return strings.HasPrefix(kind, "text/html") || strings.Contains(kind, "xml")
+}
+
+// hot is how long after a change its date does not tell it from another one
+// (RFC 9110, section 8.8.2.2).
+const hot = 2 * time.Second
+
+// forServeContent leaves to ServeContent the ranges alone. The conditions were
+// held against the file by the guard, and a date in If-Range by the same rule:
+// only the very date of the file proves anything, since times go back when a
+// client sets them, and not within the second of a change.
+func forServeContent(rq *request, modTime time.Time) *http.Request {
+	header := rq.Header.Clone()
+	for _, name := range []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"} {
+		header.Del(name)
+	}
+	if ifRange := header.Get("If-Range"); ifRange != "" && !strings.HasPrefix(ifRange, `"`) {
+		t, err := http.ParseTime(ifRange)
+		if err != nil || !t.Equal(lastModified(modTime)) || time.Since(modTime) < hot {
+			header.Del("Range")
+		}
+	}
+	if strings.Count(header.Get("Range"), ",") >= maxRanges {
+		header.Del("Range")
+	}
+	r := *rq.Request
+	r.Header = header
+	return &r
+}
+
+// lastModified is what the server says of a time: never later than now
+// (RFC 9110, section 8.8.2.1), to the second.
+func lastModified(t time.Time) time.Time {
+	if now := time.Now(); t.After(now) {
+		t = now
+	}
+	return t.Truncate(time.Second)
+}
+
+// getCollection answers with the members: who lists them decides on HTML or
+// JSON by Accept.
+func (h *Handler) getCollection(w http.ResponseWriter, rq *request) error {
+	if h.opts.Listing != nil {
+		h.opts.Listing(w, rq.Request, rq.path.Name())
+		return nil
+	}
+	page := []byte("<!DOCTYPE html>\n<title>WebDAV collection</title>\n")
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(page)))
+	w.WriteHeader(http.StatusOK)
+	if rq.Method == http.MethodGet {
+		_, err := io.Copy(w, bytes.NewReader(page))
+		_ = err // the client is gone
+	}
+	return nil
+}

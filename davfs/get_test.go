@@ -1,0 +1,114 @@
+package davfs
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestGet(t *testing.T) {
+	s := serve(t, map[string]string{"f.txt": "0123456789", "d/": "", "fifo": "|", "dangling": "-> no", "link": "-> f.txt", "page.html": "<p>"})
+	for _, test := range []struct {
+		name, method, path string
+		headers            []string
+		want               int
+		body               string
+	}{
+		{"a file", "GET", "/f.txt", nil, 200, "0123456789"},
+		{"its head", "HEAD", "/f.txt", nil, 200, ""},
+		{"a symlink", "GET", "/link", nil, 200, "0123456789"},
+		{"a range", "GET", "/f.txt", []string{"Range: bytes=2-3"}, 206, "23"},
+		{"a suffix", "GET", "/f.txt", []string{"Range: bytes=-2"}, 206, "89"},
+		{"beyond the end", "GET", "/f.txt", []string{"Range: bytes=20-"}, 416, ""},
+		{"a thousand ranges", "GET", "/f.txt", []string{"Range: bytes=0-0" + strings.Repeat(",0-0", 999)}, 200, "0123456789"},
+		{"nothing", "GET", "/no", nil, 404, ""},
+		{"a file as a collection", "GET", "/f.txt/", nil, 404, ""},
+		{"something in a file", "GET", "/f.txt/x", nil, 404, ""},
+		{"a FIFO", "GET", "/fifo", nil, 403, ""},
+		{"a dangling symlink", "GET", "/dangling", nil, 403, ""},
+		{"a collection's head", "HEAD", "/d", nil, 200, ""},
+		{"If-Match that fails", "GET", "/f.txt", []string{`If-Match: "x"`}, 412, ""},
+		{"a date that is ours not", "GET", "/f.txt", []string{"If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT"}, 200, "0123456789"},
+		{"If-Range of another date", "GET", "/f.txt", []string{"Range: bytes=2-3", "If-Range: Fri, 01 Jan 2100 00:00:00 GMT"}, 200, "0123456789"},
+		{"If-Range of another tag", "GET", "/f.txt", []string{"Range: bytes=2-3", `If-Range: "x"`}, 200, "0123456789"},
+		{"an unknown method", "BREW", "/f.txt", nil, 405, ""},
+		{"POST", "POST", "/f.txt", nil, 405, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := s.want(test.want, test.method, test.path, "", test.headers...)
+			if test.want < 300 && test.body != "" && got.body != test.body {
+				t.Errorf("got %q, want %q", got.body, test.body)
+			}
+			if test.want == 405 && got.header.Get("Allow") == "" {
+				t.Error("405 without Allow")
+			}
+		})
+	}
+	head := s.want(200, "HEAD", "/f.txt", "")
+	for name, want := range map[string]string{
+		"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff",
+		"Accept-Ranges": "bytes", "Content-Length": "10", "Content-Security-Policy": "",
+	} {
+		if got := head.header.Get(name); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+	s.want(304, "GET", "/f.txt", "", "If-None-Match: "+head.header.Get("ETag"))
+	s.want(304, "GET", "/f.txt", "", "If-Modified-Since: "+head.header.Get("Last-Modified"))
+	if got := s.want(200, "HEAD", "/page.html", "").header.Get("Content-Security-Policy"); got != "sandbox" {
+		t.Errorf("a page may run scripts in our origin: policy %q", got)
+	}
+}
+
+// A file whose date goes back, or changes twice in a second, is not taken for
+// the one that a client has.
+func TestDatesProveLittle(t *testing.T) {
+	s := serve(t, nil)
+	first := s.want(201, "PUT", "/f", "one")
+	if got := s.want(200, "GET", "/f", "", "If-Modified-Since: "+first.header.Get("Last-Modified")); got.body != "one" {
+		t.Error("304 within the second of the change")
+	}
+	s.want(204, "PUT", "/f", "two", "X-OC-Mtime: 1000000000")
+	if got := s.want(200, "GET", "/f", "", "If-Modified-Since: "+first.header.Get("Last-Modified")); got.body != "two" {
+		t.Error("304 though the date went back")
+	}
+	s.want(204, "PUT", "/f", "3", "X-OC-Mtime: 4000000000")
+	said, err := http.ParseTime(s.want(200, "HEAD", "/f", "").header.Get("Last-Modified"))
+	mustDo(t, err)
+	if time.Until(said) > time.Second {
+		t.Errorf("Last-Modified lies in the future: %v", said)
+	}
+}
+
+func TestListingHookAnswersForCollections(t *testing.T) {
+	var asked []string
+	s := serve(t, map[string]string{"d/e/": ""}, func(o *Options) {
+		o.Listing = func(w http.ResponseWriter, r *http.Request, dir string) { asked = append(asked, dir) }
+	})
+	s.want(200, "GET", "/", "")
+	s.want(200, "GET", "/d/e/", "")
+	if got := strings.Join(asked, " "); got != ". d/e" {
+		t.Errorf("asked for %q, want %q", got, ". d/e")
+	}
+}
+
+func TestOptions(t *testing.T) {
+	s := serve(t, map[string]string{"f": "1", "d/": ""})
+	for path, want := range map[string]string{
+		"/f":   "OPTIONS, GET, HEAD, PROPFIND, PUT, PATCH, DELETE, COPY, MOVE, PROPPATCH, LOCK, UNLOCK",
+		"/d/":  "OPTIONS, GET, HEAD, PROPFIND, DELETE, COPY, MOVE, PROPPATCH, LOCK, UNLOCK",
+		"/new": "OPTIONS, PUT, MKCOL, LOCK",
+	} {
+		got := s.want(200, "OPTIONS", path, "")
+		if allow := got.header.Get("Allow"); allow != want {
+			t.Errorf("%s: Allow is %q, want %q", path, allow, want)
+		}
+		if dav := got.header.Get("DAV"); !strings.HasPrefix(dav, "1, 2, 3") {
+			t.Errorf("%s: DAV is %q", path, dav)
+		}
+		if via := got.header.Get("MS-Author-Via"); via != "DAV" {
+			t.Errorf("%s: MS-Author-Via is %q", path, via)
+		}
+	}
+}

@@ -1,0 +1,222 @@
+package davfs
+
+import (
+	"bytes"
+	"errors"
+	"net/http"
+	"os"
+
+	"overdav/overlay"
+)
+
+// lock grants a lock, or with an empty body lengthens one.
+func (h *Handler) lock(w http.ResponseWriter, rq *request) error {
+	body, err := readXMLBody(w, rq.Request, maxLockBody)
+	if err != nil {
+		return err
+	}
+	timeout, _ := parseTimeout(rq.Header, h.locks.MaxTimeout()) // none: the longest
+	if len(bytes.TrimSpace(body)) == 0 {
+		return h.refresh(w, rq, LockRequest{Timeout: timeout})
+	}
+	info, err := parseLockInfo(body)
+	if err != nil {
+		return err
+	}
+	d, _, err := parseDepth(rq.Header, depthInfinity) // RFC 4918, section 9.10.3
+	if err != nil {
+		return err
+	}
+	if d == depthOne {
+		return refuse(http.StatusBadRequest, "LOCK has depth 0 or infinity")
+	}
+	return h.grant(w, rq, LockRequest{
+		Root: rq.path, Infinite: d == depthInfinity, Shared: info.shared,
+		Principal: rq.user, Owner: info.owner, Timeout: timeout,
+	})
+}
+
+// grant makes a lock. On a free name it makes an empty file (RFC 4918, section
+// 7.3), which is the only thing that LOCK ever makes: what could not be looked
+// at is not taken for free.
+func (h *Handler) grant(w http.ResponseWriter, rq *request, ask LockRequest) error {
+	release, err := h.hold(rq, rq.path)
+	if err != nil {
+		return err
+	}
+	defer release()
+	exists := rq.info != nil
+	if rq.slash && (!exists || !rq.info.IsDir()) {
+		return refuse(http.StatusConflict, "there is no such collection")
+	}
+	ask.Collection = exists && rq.info.IsDir()
+	lock, err := h.locks.Create(rq.Context(), ask)
+	if err != nil {
+		return h.lockedError(rq, err, "no-conflicting-lock")
+	}
+	if !exists && h.junk(rq.path) != JunkDrop {
+		if err := h.makeEmpty(rq.path); err != nil {
+			return errors.Join(err, h.locks.Unlock(lock.Token, rq.user, rq.path))
+		}
+	}
+	w.Header().Set("Lock-Token", "<"+lock.Token+">")
+	status := http.StatusOK
+	if !exists {
+		status = http.StatusCreated
+	}
+	h.answerLock(w, rq, status)
+	return nil
+}
+
+// makeEmpty makes an empty file, and never empties one.
+func (h *Handler) makeEmpty(p Path) error {
+	f, err := h.tree.OpenFile(p.Name(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// refresh starts the time of a lock anew. The guard has seen that the If header
+// holds; the lock that it names is the one.
+func (h *Handler) refresh(w http.ResponseWriter, rq *request, ask LockRequest) error {
+	tokens := rq.ifs.tokens()
+	if len(tokens) == 0 {
+		return refuse(http.StatusBadRequest, "neither a lockinfo nor a token to refresh")
+	}
+	err := ErrNoSuchLock
+	for _, token := range tokens {
+		if _, err = h.locks.Refresh(token, rq.user, rq.path, ask.Timeout); err == nil {
+			h.answerLock(w, rq, http.StatusOK)
+			return nil
+		}
+	}
+	if errors.Is(err, ErrNoSuchLock) {
+		// RFC 4918, section 9.10.9
+		return &protocolError{status: http.StatusPreconditionFailed, condition: "lock-token-matches-request-uri", err: err}
+	}
+	return err
+}
+
+// answerLock tells of all locks on the resource (RFC 4918, section 9.10.1).
+func (h *Handler) answerLock(w http.ResponseWriter, rq *request, status int) {
+	body := []byte(xmlHeader + `<D:prop xmlns:D="DAV:"><D:lockdiscovery>`)
+	for _, lock := range h.locks.Covering(rq.path) {
+		body = appendActiveLock(body, h.hrefPrefix(rq), lock)
+	}
+	body = append(body, "</D:lockdiscovery></D:prop>\n"...)
+	w.Header().Set("Content-Type", xmlContentType)
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // the client may be gone; the lock then expires
+}
+
+// unlock ends a lock.
+func (h *Handler) unlock(w http.ResponseWriter, rq *request) error {
+	token, err := parseLockToken(rq.Header)
+	if err != nil {
+		return err
+	}
+	err = h.locks.Unlock(token, rq.user, rq.path)
+	if errors.Is(err, ErrNoSuchLock) {
+		// RFC 4918, section 9.11.1
+		return &protocolError{status: http.StatusConflict, condition: "lock-token-matches-request-uri", err: err}
+	}
+	if err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// lockedError is what a *LockedError means to the client: 423 with the roots of
+// the locks (RFC 4918, sections 9.10.6, 11.3 and 16). Other errors are as they
+// are.
+func (h *Handler) lockedError(rq *request, err error, condition string) error {
+	var locked *LockedError
+	if !errors.As(err, &locked) {
+		return err
+	}
+	answer := &protocolError{status: http.StatusLocked, condition: condition, err: err}
+	for _, root := range locked.Roots {
+		answer.hrefs = append(answer.hrefs, string(appendHref(nil, h.hrefPrefix(rq), root, false)))
+	}
+	return answer
+}
+
+// touched are the resources that a request changes, and so the locks that it
+// must have the tokens of (RFC 4918, section 7): itself, all beneath it that
+// goes or is replaced, and the collection whose membership changes.
+func touched(rq *request) []Touch {
+	own, parent := Touch{Path: rq.path}, Touch{Path: rq.path.Parent()}
+	switch rq.Method {
+	case "PUT", "PATCH", "PROPPATCH":
+		if rq.info != nil {
+			return []Touch{own}
+		}
+		return []Touch{own, parent}
+	case "MKCOL":
+		return []Touch{own, parent}
+	case "LOCK": // whether the locks go together is the table's to say
+		if rq.info == nil && isNewLock(rq) {
+			return []Touch{parent}
+		}
+	case "DELETE":
+		return []Touch{{Path: rq.path, Tree: true}, parent}
+	case "MOVE":
+		return append(replaced(rq), Touch{Path: rq.path, Tree: true}, parent)
+	case "COPY":
+		return replaced(rq)
+	}
+	return nil
+}
+
+// replaced is what a COPY or MOVE touches at its destination.
+func replaced(rq *request) []Touch {
+	touches := []Touch{{Path: rq.dst, Tree: true}}
+	if rq.dstInfo == nil {
+		touches = append(touches, Touch{Path: rq.dst.Parent()})
+	}
+	return touches
+}
+
+// isNewLock says whether a LOCK asks for a lock, rather than for more time.
+func isNewLock(rq *request) bool { return rq.ContentLength != 0 }
+
+// writeLockDiscovery tells of the locks on a resource.
+func writeLockDiscovery(m *multistatus, tag propTag, e *entry) bool {
+	locks := e.h.locks.Covering(e.path)
+	if len(locks) == 0 {
+		m.empty(tag)
+		return true
+	}
+	var value []byte
+	for _, lock := range locks {
+		value = appendActiveLock(value, e.prefix, lock)
+	}
+	m.raw(tag, value)
+	return true
+}
+
+// forgetLocks ends the locks that a MOVE or a COPY takes the ground from. Those
+// on the source of a MOVE do not travel (RFC 4918, section 7.6); those on what
+// was replaced go with it (section 9.9.3). A COPY over a file changes it as a
+// PUT does, and its lock stays.
+func (h *Handler) forgetLocks(rq *request, replacedInfo *overlay.Info) error {
+	var errs []error
+	if rq.Method == "MOVE" {
+		errs = append(errs, h.locks.RemoveTree(rq.path))
+	}
+	if replacedInfo != nil && (rq.Method == "MOVE" || replacedInfo.IsDir()) {
+		errs = append(errs, h.locks.RemoveTree(rq.dst))
+	}
+	return errors.Join(errs...)
+}
+
+// pruneLocks forgets the locks on what is not there: a server that died between
+// a DELETE and the end of its locks left them.
+func (h *Handler) pruneLocks() error {
+	return h.locks.Prune(func(lock Lock) bool {
+		info, err := h.look(lock.Root)
+		return info != nil || err != nil
+	})
+}

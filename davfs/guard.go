@@ -1,0 +1,212 @@
+package davfs
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"syscall"
+	"time"
+
+	"overdav/overlay"
+)
+
+// A request is an http.Request and what the guard has found out about it.
+type request struct {
+	*http.Request
+	path  Path // in the share
+	slash bool // the client takes it for a collection
+	front front
+	ifs   ifHeader
+	user  string
+	info  *overlay.Info // what is there; nil for nothing. hold looks again
+
+	// Of COPY and MOVE, from readDestination.
+	dst      Path
+	dstSlash bool
+	dstInfo  *overlay.Info
+}
+
+// guard turns a request into one whose path is a name of the tree, and refuses
+// what no method has to look at.
+func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*request, error) {
+	p, slash, err := requestPath(r, h.policy)
+	if err != nil {
+		return nil, err
+	}
+	p, ok := p.below(h.share)
+	if !ok {
+		return nil, errOutsideShare
+	}
+	if m.changes && h.opts.ReadOnly {
+		return nil, syscall.EROFS
+	}
+	if m.noBody && hasBody(r) {
+		return nil, refuse(http.StatusUnsupportedMediaType, "the method takes no body") // RFC 4918, section 9.3
+	}
+	rq := &request{Request: r, path: p, slash: slash || p.IsRoot()}
+	if h.opts.User != nil {
+		rq.user = h.opts.User(r)
+	}
+	if rq.front, err = h.opts.Site.front(r, h.policy); err != nil {
+		return nil, err
+	}
+	if rq.ifs, err = parseIf(r.Header); err != nil {
+		return nil, err
+	}
+	if rq.info, err = h.look(p); err != nil {
+		return nil, err
+	}
+	if err := h.mayMake(rq); err != nil {
+		return nil, err
+	}
+	if err := h.preconditions(rq); err != nil {
+		return nil, h.explain(w, rq, err)
+	}
+	if r.Method == "PUT" || r.Method == "PATCH" {
+		return rq, h.tokens(rq) // before the body is read; the others look once, in hold
+	}
+	return rq, nil
+}
+
+// hasBody says whether a request has a body, of whatever length and form.
+func hasBody(r *http.Request) bool {
+	if r.ContentLength != 0 {
+		if r.ContentLength > 0 {
+			return true
+		}
+		var one [1]byte
+		n, _ := io.ReadFull(r.Body, one[:]) // chunked: an empty body is none
+		return n > 0
+	}
+	return false
+}
+
+// look finds what a path shows: nil for nothing.
+func (h *Handler) look(p Path) (*overlay.Info, error) {
+	info, err := statOrLink(h.tree, p.Name())
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG) {
+		return nil, nil
+	}
+	return info, err
+}
+
+// mayMake refuses to make what the share's rules for names forbid.
+func (h *Handler) mayMake(rq *request) error {
+	if rq.info != nil {
+		return nil
+	}
+	switch rq.Method {
+	case "PUT", "MKCOL", "LOCK":
+		if err := h.policy.checkCreate(rq.path); err != nil {
+			return &protocolError{status: http.StatusForbidden, err: err}
+		}
+		return h.refuseJunk(rq.path)
+	}
+	return nil
+}
+
+// preconditions holds the conditional headers (RFC 9110, section 13) and the
+// If header (RFC 4918, section 10.4) against what is there now.
+func (h *Handler) preconditions(rq *request) error {
+	switch checkConditions(rq.Method, rq.Header, time.Now(), rq.representation()) {
+	case notModified:
+		return &protocolError{status: http.StatusNotModified}
+	case preconditionFailed:
+		return refuse(http.StatusPreconditionFailed, "a conditional header does not hold")
+	}
+	holds, err := rq.ifs.holds(rq.path, h.resolveTag(rq), h.stateOf)
+	if err != nil {
+		return err
+	}
+	if !holds {
+		return refuse(http.StatusPreconditionFailed, "the If header does not hold")
+	}
+	return nil
+}
+
+func (rq *request) representation() representation {
+	if rq.info == nil {
+		return representation{}
+	}
+	return representation{exists: true, etag: entityTag(rq.info), modified: lastModified(rq.info.ModTime())}
+}
+
+// explain adds to a 304 what the client refreshes its copy with (RFC 9110,
+// section 15.4.5).
+func (h *Handler) explain(w http.ResponseWriter, rq *request, err error) error {
+	if Status(rq.Method, err) == http.StatusNotModified {
+		w.Header().Set("ETag", entityTag(rq.info))
+		w.Header().Set("Last-Modified", lastModified(rq.info.ModTime()).UTC().Format(http.TimeFormat))
+	}
+	return err
+}
+
+// resolveTag gives the path in the share that the tag of an If list names.
+func (h *Handler) resolveTag(rq *request) func(string) (Path, error) {
+	return func(tag string) (Path, error) {
+		p, _, err := rq.front.resolve(tag)
+		if err != nil {
+			return Path{}, err
+		}
+		p, ok := p.below(h.share)
+		if !ok {
+			return Path{}, errOutsideShare
+		}
+		return p, nil
+	}
+}
+
+// stateOf is what an If list is held against.
+func (h *Handler) stateOf(p Path) (ifState, error) {
+	info, err := h.look(p)
+	if err != nil {
+		return ifState{}, err
+	}
+	var state ifState
+	for _, lock := range h.locks.Covering(p) {
+		state.tokens = append(state.tokens, lock.Token)
+	}
+	if info != nil {
+		state.etag = entityTag(info)
+	}
+	return state, nil
+}
+
+// hold takes the names that a change concerns and looks again at everything
+// that may have changed since the guard looked: what is there, preconditions,
+// locks. Nothing that would change them happens until release.
+func (h *Handler) hold(rq *request, paths ...Path) (release func(), err error) {
+	names := make([]string, len(paths))
+	for i, p := range paths {
+		names[i] = p.Name()
+	}
+	unlock := h.fs.names.lock(names...)
+	defer func() {
+		if err != nil {
+			unlock()
+		}
+	}()
+	if rq.info, err = h.look(rq.path); err != nil {
+		return nil, err
+	}
+	if len(paths) > 1 {
+		if rq.dstInfo, err = h.look(rq.dst); err != nil {
+			return nil, err
+		}
+	}
+	if err = h.preconditions(rq); err != nil {
+		return nil, err
+	}
+	if err = h.tokens(rq); err != nil {
+		return nil, err
+	}
+	return unlock, nil
+}
+
+// tokens refuses a change of what is locked unless the client has submitted a
+// token of each lock in question.
+func (h *Handler) tokens(rq *request) error {
+	err := h.locks.Check(rq.user, rq.ifs.tokens(), touched(rq)...)
+	return h.lockedError(rq, err, "lock-token-submitted")
+}

@@ -1,0 +1,150 @@
+package davfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"overdav/overlay"
+)
+
+// Options say how a Handler serves.
+type Options struct {
+	// Prefix is the path of the share in the server, "/dav" or "" for its root,
+	// percent-encoded.
+	Prefix string
+	// Site says how clients address the server.
+	Site Site
+	// Locks holds the locks of the share. Nil means locks in memory.
+	Locks *Locks
+	// User says who makes a request; locks are bound to it. Nil means that
+	// all are one.
+	User func(*http.Request) string
+	// ReadOnly refuses every method that changes something.
+	ReadOnly bool
+	// InfiniteDepth is how many resources a PROPFIND of infinite depth may
+	// answer with; 0 refuses it.
+	InfiniteDepth int
+	// Junk says what becomes of the files that desktops scatter.
+	Junk Junk
+	// ByteNames lets clients use names that are not UTF-8; PortableNames
+	// refuses to make names that Windows cannot hold.
+	ByteNames, PortableNames bool
+	// Listing answers GET and HEAD of collections; dir is a name of the tree.
+	// Nil means an empty page.
+	Listing func(w http.ResponseWriter, r *http.Request, dir string)
+	// State says how a name in the upper layer differs from the lower ones:
+	// "added", "modified", "attributes" or "renamed". Nil means that nobody
+	// knows.
+	State func(name string) string
+	// Log is told of each request that failed, with the cause that the client
+	// is not told. Nil means that nobody is.
+	Log func(r *http.Request, status int, err error)
+}
+
+// Handler serves a tree as WebDAV. It is an http.Handler, to be mounted
+// without a http.ServeMux in front, which redirects paths.
+type Handler struct {
+	fs     *FileSystem
+	tree   *overlay.FS
+	opts   Options
+	share  Path
+	policy namePolicy
+	locks  *Locks
+	// parents answers above the share.
+	parents *Parents
+}
+
+// NewHandler returns a Handler of fs.
+// Errors: a Prefix or a public URL that is no canonical path.
+func NewHandler(fs *FileSystem, o Options) (*Handler, error) {
+	policy := namePolicy{bytes: o.ByteNames, portable: o.PortableNames}
+	share, err := parseShare(o.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	h := &Handler{fs: fs, tree: fs.tree, opts: o, share: share, policy: policy, locks: o.Locks}
+	if h.locks == nil {
+		h.locks = NewLocks(LockOptions{})
+	}
+	h.parents = &Parents{site: o.Site, shares: []Path{share}}
+	return h, h.pruneLocks()
+}
+
+// parseShare reads a prefix.
+func parseShare(prefix string) (Path, error) {
+	p, _, err := parsePath(strings.TrimSuffix(prefix, "/")+"/", namePolicy{bytes: true})
+	if err != nil {
+		return Path{}, fmt.Errorf("prefix %q: %w", prefix, err)
+	}
+	return p, nil
+}
+
+// A method is what a Handler does for one HTTP method.
+type method struct {
+	serve   func(*Handler, http.ResponseWriter, *request) error
+	changes bool // refused by a read-only share
+	noBody  bool // a body has no meaning: it is refused with 415
+}
+
+// methods are those that the share knows. OPTIONS, PROPFIND, LOCK and the rest
+// are RFC 4918's; PATCH is sabre/dav's partial update.
+var methods map[string]method
+
+func init() {
+	methods = map[string]method{
+		"OPTIONS":   {serve: (*Handler).options},
+		"GET":       {serve: (*Handler).get},
+		"HEAD":      {serve: (*Handler).get},
+		"PUT":       {serve: (*Handler).put, changes: true},
+		"PATCH":     {serve: (*Handler).patch, changes: true},
+		"DELETE":    {serve: (*Handler).delete, changes: true},
+		"MKCOL":     {serve: (*Handler).mkcol, changes: true, noBody: true},
+		"COPY":      {serve: (*Handler).copy, changes: true},
+		"MOVE":      {serve: (*Handler).move, changes: true},
+		"LOCK":      {serve: (*Handler).lock, changes: true},
+		"UNLOCK":    {serve: (*Handler).unlock, changes: true},
+		"PROPFIND":  {serve: (*Handler).propfind},
+		"PROPPATCH": {serve: (*Handler).proppatch, changes: true},
+	}
+}
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if err := h.serve(w, r); err != nil {
+		h.fail(w, r, err)
+	}
+}
+
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
+	m, ok := methods[r.Method]
+	if !ok {
+		w.Header().Set("Allow", h.allow(nil, false))
+		return refuse(http.StatusMethodNotAllowed, "no such method here")
+	}
+	if r.Method == http.MethodOptions && r.URL.Path == "*" {
+		return h.options(w, &request{Request: r})
+	}
+	if p, _, err := requestPath(r, h.policy); err == nil && h.parents.has(p) {
+		return h.parents.serve(w, r)
+	}
+	rq, err := h.guard(w, r, m)
+	if err != nil {
+		return err
+	}
+	return m.serve(h, w, rq)
+}
+
+// fail answers with an error that a handler returned before it wrote anything.
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	status := Status(r.Method, err)
+	if h.opts.Log != nil {
+		h.opts.Log(r, status, err)
+	}
+	if errors.Is(err, context.Canceled) {
+		return // the client is gone
+	}
+	writeError(w, r, err)
+}

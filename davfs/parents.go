@@ -1,0 +1,164 @@
+package davfs
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Parents serves the collections above the shares: "/" when a share is at
+// "/dav". They hold the way to the shares and nothing else, and are read-only.
+// Windows and Office look for a WebDAV server there; GNOME mounts the topmost
+// that claims to be one, and so must be able to list it.
+type Parents struct {
+	site   Site
+	shares []Path
+}
+
+// NewParents returns the collections above shares with these prefixes
+// (Options.Prefix).
+func NewParents(site Site, prefixes ...string) (*Parents, error) {
+	p := &Parents{site: site}
+	for _, prefix := range prefixes {
+		share, err := parseShare(prefix)
+		if err != nil {
+			return nil, err
+		}
+		p.shares = append(p.shares, share)
+	}
+	return p, nil
+}
+
+// has says whether p is above a share.
+func (s *Parents) has(p Path) bool {
+	return slices.ContainsFunc(s.shares, p.Contains)
+}
+
+// ServeHTTP answers OPTIONS and PROPFIND of the collections above the shares,
+// OPTIONS of "*", and everything else with 404 or 405.
+func (s *Parents) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if err := s.serve(w, r); err != nil {
+		writeError(w, r, err)
+	}
+}
+
+func (s *Parents) serve(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == http.MethodOptions && r.URL.Path == "*" {
+		s.options(w)
+		return nil
+	}
+	p, _, err := requestPath(r, namePolicy{bytes: true})
+	if err != nil {
+		return err
+	}
+	if !s.has(p) {
+		return errOutsideShare
+	}
+	switch r.Method {
+	case http.MethodOptions:
+		s.options(w)
+		return nil
+	case "PROPFIND":
+		return s.propfind(w, r, p)
+	case http.MethodGet, http.MethodHead:
+		return errOutsideShare // there is no page here
+	}
+	w.Header().Set("Allow", "OPTIONS, PROPFIND")
+	return refuse(http.StatusMethodNotAllowed, "the collections above a share are read-only")
+}
+
+func (s *Parents) options(w http.ResponseWriter) {
+	header := w.Header()
+	header.Set("DAV", davReadOnly)
+	header.Set("MS-Author-Via", "DAV")
+	header.Set("Allow", "OPTIONS, PROPFIND")
+	header.Set("Content-Length", "0")
+	w.WriteHeader(http.StatusOK)
+}
+
+func (s *Parents) propfind(w http.ResponseWriter, r *http.Request, p Path) error {
+	d, noRoot, err := parseDepth(r.Header, depthInfinity)
+	if err != nil {
+		return err
+	}
+	if d == depthInfinity {
+		return &protocolError{status: http.StatusForbidden, condition: "propfind-finite-depth"}
+	}
+	body, err := readXMLBody(w, r, maxPropfindBody)
+	if err != nil {
+		return err
+	}
+	ask, err := parsePropfind(body)
+	if err != nil {
+		return err
+	}
+	front, err := s.site.front(r, namePolicy{bytes: true})
+	if err != nil {
+		return err
+	}
+	out, end := beginMultistatus(w, r)
+	if !noRoot {
+		writeParent(out, front.prefix, p, ask)
+	}
+	if d == depthOne {
+		for _, child := range s.children(p) {
+			writeParent(out, front.prefix, child, ask)
+		}
+	}
+	_ = end() // the client is gone
+	return nil
+}
+
+// children are the next names on the way to the shares.
+func (s *Parents) children(p Path) []Path {
+	var children []Path
+	for _, share := range s.shares {
+		below, ok := share.below(p)
+		if !ok || below.IsRoot() {
+			continue
+		}
+		name, _, _ := strings.Cut(below.Name(), "/")
+		if child := p.child(name); !slices.Contains(children, child) {
+			children = append(children, child)
+		}
+	}
+	return children
+}
+
+// writeParent writes a collection of which nothing is known but its name.
+func writeParent(out *multistatus, prefix, p Path, ask propfindBody) {
+	known := []liveProp{
+		{name: davName("resourcetype"), write: func(m *multistatus, tag propTag, _ *entry) bool {
+			m.raw(tag, []byte("<D:collection/>"))
+			return true
+		}},
+		{name: davName("displayname"), write: func(m *multistatus, tag propTag, _ *entry) bool {
+			m.text(tag, p.Base())
+			return true
+		}},
+	}
+	out.startResponse(prefix, p, true)
+	out.startPropstat()
+	names := ask.names
+	for _, k := range known {
+		i := slices.Index(names, k.name)
+		switch {
+		case ask.kind == findNames:
+			out.empty(newPropTag(k.name))
+		case i >= 0 || ask.kind == findAll:
+			k.write(out, newPropTag(k.name), nil)
+		}
+		if i >= 0 {
+			names = slices.Delete(slices.Clone(names), i, i+1)
+		}
+	}
+	out.endPropstat(http.StatusOK)
+	if ask.kind == findNamed && len(names) > 0 {
+		out.startPropstat()
+		for _, name := range names {
+			out.empty(newPropTag(name))
+		}
+		out.endPropstat(http.StatusNotFound)
+	}
+	out.endResponse()
+}

@@ -1,0 +1,320 @@
+package davfs
+
+import (
+	"compress/gzip"
+	"encoding/xml"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	"overdav/overlay"
+)
+
+// Limits of the XML bodies, in bytes. A body of a mebibyte with nothing but
+// start tags is what the parser refuses by its depth and its elements.
+const (
+	maxPropfindBody  = 64 << 10
+	maxLockBody      = 64 << 10
+	maxProppatchBody = 1 << 20
+)
+
+// readXMLBody reads a body of at most limit bytes.
+// Errors: *http.MaxBytesError beyond it.
+func readXMLBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		return nil, bodyError(err)
+	}
+	return body, nil
+}
+
+// propfind answers with properties of a resource, its members, or all beneath
+// it. The listing of a directory is read before the first byte of the answer,
+// so that its failure has a status; each entry is then written as it is looked
+// at. No file is opened.
+func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
+	if err := mustExist(rq); err != nil {
+		return err
+	}
+	d, noRoot, err := parseDepth(rq.Header, depthInfinity)
+	if err != nil {
+		return err
+	}
+	body, err := readXMLBody(w, rq.Request, maxPropfindBody)
+	if err != nil {
+		return err
+	}
+	ask, err := parsePropfind(body)
+	if err != nil {
+		return err
+	}
+	if !rq.info.IsDir() {
+		d = depthZero
+	}
+	if d == depthInfinity && h.opts.InfiniteDepth == 0 {
+		// RFC 4918, section 9.1.1
+		return &protocolError{status: http.StatusForbidden, condition: "propfind-finite-depth"}
+	}
+	var members []*overlay.Info
+	if d != depthZero {
+		if members, err = h.tree.ReadDir(rq.path.Name()); err != nil {
+			return err
+		}
+	}
+	out, end := beginMultistatus(w, rq.Request)
+	l := lister{h: h, out: out, prefix: h.hrefPrefix(rq), props: selectProps(ask, len(body) == 0), brief: isBrief(rq.Header)}
+	if !noRoot {
+		l.write(&entry{h: h, prefix: l.prefix, path: rq.path, info: rq.info}, false)
+	}
+	l.budget = h.opts.InfiniteDepth
+	l.members(rq.path, members, d == depthInfinity)
+	if err := end(); err != nil && h.opts.Log != nil {
+		h.opts.Log(rq.Request, http.StatusMultiStatus, err) // the client went away meanwhile
+	}
+	return nil
+}
+
+// hrefPrefix is what stands before the paths of the share in an answer.
+func (h *Handler) hrefPrefix(rq *request) Path { return rq.front.prefix.join(h.share) }
+
+// isBrief says whether the client does without being told what there is not:
+// RFC 8144, section 2.1, and Microsoft's header of before.
+func isBrief(h http.Header) bool {
+	if strings.EqualFold(h.Get("Brief"), "t") {
+		return true
+	}
+	for _, preference := range headerElements(h, "Prefer") {
+		if strings.EqualFold(preference, "return=minimal") {
+			return true
+		}
+	}
+	return false
+}
+
+// beginMultistatus writes the head of a 207. end ends it, with the first error
+// of writing it.
+func beginMultistatus(w http.ResponseWriter, r *http.Request) (out *multistatus, end func() error) {
+	header := w.Header()
+	header.Set("Content-Type", xmlContentType)
+	header.Add("Vary", "Accept-Encoding, Brief, Prefer")
+	if !acceptsGzip(r.Header) {
+		w.WriteHeader(http.StatusMultiStatus)
+		out = newMultistatus(w)
+		return out, out.close
+	}
+	header.Set("Content-Encoding", "gzip")
+	w.WriteHeader(http.StatusMultiStatus)
+	z := gzipWriters.Get().(*gzip.Writer)
+	z.Reset(w)
+	out = newMultistatus(z)
+	return out, func() error {
+		err := out.close()
+		if cerr := z.Close(); err == nil {
+			err = cerr
+		}
+		gzipWriters.Put(z)
+		return err
+	}
+}
+
+// gzipWriters compress at the level where listings are a fortieth of their
+// size already.
+var gzipWriters = sync.Pool{New: func() any {
+	z, err := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed)
+	if err != nil {
+		panic(err) // the level is a constant that exists
+	}
+	return z
+}}
+
+// acceptsGzip says whether the client takes gzip (RFC 9110, section 12.5.3).
+func acceptsGzip(h http.Header) bool {
+	for _, element := range headerElements(h, "Accept-Encoding") {
+		coding, quality, _ := strings.Cut(strings.ReplaceAll(element, " ", ""), ";")
+		if strings.EqualFold(coding, "gzip") {
+			return !strings.HasPrefix(quality, "q=0") || strings.Trim(quality, "q=0.") != ""
+		}
+	}
+	return false
+}
+
+// A selection is which properties an answer has, with their tags made once.
+type selection struct {
+	kind  propfindKind
+	props []selectedProp
+	// dead says that all dead properties are told of beside props.
+	dead bool
+}
+
+type selectedProp struct {
+	name xml.Name
+	tag  propTag
+	live *liveProp // nil for what can only be a dead property
+	long bool
+}
+
+// selectProps turns what was asked for into a selection. The short form, for
+// those who sent no body at all, leaves out of the members of a collection what
+// is the same of each: Explorer takes no listing over a million bytes.
+func selectProps(ask propfindBody, short bool) selection {
+	s := selection{kind: ask.kind, dead: ask.kind != findNamed}
+	named := make(map[xml.Name]bool)
+	for _, name := range ask.names {
+		p := selectedProp{name: name, tag: newPropTag(name)}
+		if i, ok := liveIndex[name]; ok {
+			p.live = &liveProps[i]
+		} else if s.dead {
+			continue // it comes with all the others
+		}
+		named[name] = true
+		s.props = append(s.props, p)
+	}
+	if ask.kind == findNamed {
+		return s
+	}
+	for i := range liveProps {
+		p := &liveProps[i]
+		if !named[p.name] && (p.all || ask.kind == findNames) {
+			s.props = append(s.props, selectedProp{p.name, newPropTag(p.name), p, p.long && short})
+		}
+	}
+	return s
+}
+
+// A lister writes entries into a multistatus.
+type lister struct {
+	h       *Handler
+	out     *multistatus
+	prefix  Path
+	props   selection
+	brief   bool
+	budget  int   // of a listing of infinite depth: how many entries it may still have
+	missing []int // scratch: indexes of the properties that an entry has not
+}
+
+// members writes the members of a collection, and with deep what they hold.
+// Symlinks are shown as what they lead to, but not gone into: what they lead to
+// is elsewhere in the tree, or above.
+func (l *lister) members(dir Path, infos []*overlay.Info, deep bool) (more bool) {
+	for _, info := range infos {
+		if l.out.failed() {
+			return false
+		}
+		if deep {
+			if l.budget == 0 {
+				l.truncated(dir)
+				return false
+			}
+			l.budget--
+		}
+		p := dir.child(info.Name())
+		l.write(&entry{h: l.h, prefix: l.prefix, path: p, info: followed(l.h.tree, dir.Name(), info)}, true)
+		if deep && info.IsDir() && !l.beneath(p) {
+			return false
+		}
+	}
+	return true
+}
+
+func (l *lister) beneath(dir Path) (more bool) {
+	infos, err := l.h.tree.ReadDir(dir.Name())
+	if err != nil {
+		l.out.startResponse(l.prefix, dir, true)
+		l.out.status(Status("PROPFIND", err))
+		l.out.endResponse()
+		return true
+	}
+	return l.members(dir, infos, true)
+}
+
+// truncated ends a listing that would be too long: it has more than what was
+// told (RFC 5323, section 2.3.1, has the form).
+func (l *lister) truncated(dir Path) {
+	l.out.startResponse(l.prefix, dir, true)
+	l.out.status(http.StatusInsufficientStorage)
+	l.out.error("number-of-matches-within-limits")
+	l.out.endResponse()
+}
+
+// write writes one entry.
+func (l *lister) write(e *entry, member bool) {
+	l.out.startResponse(l.prefix, e.path, e.info.IsDir())
+	if l.props.kind == findNames {
+		l.writeNames(e)
+	} else {
+		l.writeValues(e, member)
+	}
+	l.out.endResponse()
+}
+
+// writeValues writes the properties that the entry has, and with status 404
+// those that were asked for and that it has not.
+func (l *lister) writeValues(e *entry, member bool) {
+	l.missing = l.missing[:0]
+	l.out.startPropstat()
+	for i := range l.props.props {
+		p := &l.props.props[i]
+		if p.long && member {
+			continue
+		}
+		if !l.writeValue(e, p) {
+			l.missing = append(l.missing, i)
+		}
+	}
+	if l.props.dead {
+		for _, p := range e.deadProps() {
+			l.out.rawLang(newPropTag(p.XMLName), p.Lang, p.InnerXML)
+		}
+	}
+	l.out.endPropstat(http.StatusOK)
+	if len(l.missing) == 0 || l.brief || l.props.kind == findAll {
+		return
+	}
+	l.out.startPropstat()
+	for _, i := range l.missing {
+		l.out.empty(l.props.props[i].tag)
+	}
+	l.out.endPropstat(http.StatusNotFound)
+}
+
+func (l *lister) writeValue(e *entry, p *selectedProp) bool {
+	if p.live != nil {
+		return p.live.write(l.out, p.tag, e)
+	}
+	if neverStored[p.name] {
+		return false
+	}
+	dead, ok := e.deadProp(p.name)
+	if ok {
+		l.out.rawLang(p.tag, dead.Lang, dead.InnerXML)
+	}
+	return ok
+}
+
+// neverStored are names that clients ask for in every listing and nobody sets:
+// looking for them would cost a call for each entry.
+var neverStored = map[xml.Name]bool{
+	davName("getcontentlanguage"): true, davName("source"): true, davName("checked-in"): true, davName("checked-out"): true,
+	davName("quota"): true, davName("quotaused"): true, davName("getmodifiedby"): true, davName("iscollection"): true, davName("ishidden"): true,
+	{Space: nsOwnCloud, Local: "permissions"}: true, {Space: nsOwnCloud, Local: "fileid"}: true,
+	{Space: nsOwnCloud, Local: "id"}: true, {Space: nsOwnCloud, Local: "size"}: true,
+	{Space: "http://www.apple.com/webdav_fs/props/", Local: "appledoubleheader"}: true,
+}
+
+// writeNames writes the names of the properties that the entry has.
+func (l *lister) writeNames(e *entry) {
+	l.out.startPropstat()
+	scratch := newMultistatus(io.Discard)
+	for i := range l.props.props {
+		p := &l.props.props[i]
+		if p.live.write(scratch, p.tag, e) {
+			l.out.empty(p.tag)
+		}
+		scratch.buf = scratch.buf[:0]
+	}
+	for _, p := range e.deadProps() {
+		l.out.empty(newPropTag(p.XMLName))
+	}
+	l.out.endPropstat(http.StatusOK)
+}

@@ -1,0 +1,187 @@
+package davfs
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"sync"
+	"syscall"
+
+	"golang.org/x/net/webdav"
+
+	"overdav/overlay"
+)
+
+// An upload is a file that is being written to replace or make name. Nobody
+// sees it before commit. webdav.Handler gets it from OpenFile and ends it with
+// Close, which cannot be told whether the copy went well: so the upload
+// remembers any error of its reader and of its writes, and Close then leaves
+// what was there.
+type upload struct {
+	fs     *FileSystem
+	name   string
+	staged *overlay.Staged
+
+	sums      *summer                      // of what is written; nil when nobody asks
+	replaces  func(now *overlay.Info) bool // asked before commit by who cares what is replaced
+	failed    error                        // the first error of a write or of the source
+	patches   []webdav.Proppatch           // dead properties to set at commit
+	committed *overlay.Info                // nil until commit
+	done      bool
+}
+
+var (
+	_ webdav.File            = (*upload)(nil)
+	_ webdav.DeadPropsHolder = (*upload)(nil)
+	_ io.ReaderFrom          = (*upload)(nil)
+)
+
+func (s *FileSystem) newUpload(name string, perm fs.FileMode) (*upload, error) {
+	staged, err := s.tree.Stage(name, perm)
+	if err != nil {
+		return nil, err
+	}
+	return &upload{fs: s, name: name, staged: staged}, nil
+}
+
+// Write appends p.
+func (u *upload) Write(p []byte) (int, error) {
+	n, err := u.staged.Write(p)
+	if err != nil && u.failed == nil {
+		u.failed = err
+	}
+	return n, flatten("write", u.name, err)
+}
+
+// ReadFrom appends all of r. An error of r, a body that was cut short for
+// instance, is an error of the upload.
+func (u *upload) ReadFrom(r io.Reader) (int64, error) {
+	var w io.Writer = u.staged
+	if u.sums != nil {
+		w = io.MultiWriter(u.staged, u.sums)
+	}
+	n, err := copyBuffered(w, r)
+	if err != nil && u.failed == nil {
+		u.failed = err
+	}
+	return n, err
+}
+
+// copyBuffers are of a size beyond which nothing gets faster.
+var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+
+// copyBuffered is io.Copy with a large buffer and through no shortcut.
+func copyBuffered(w io.Writer, r io.Reader) (int64, error) {
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, *buf)
+}
+
+// copyFrom begins the upload with the first keep bytes of a file, which must
+// still be the one that was looked at: ESTALE otherwise.
+func (u *upload) copyFrom(name string, seen *overlay.Info, keep int64) error {
+	f, err := u.fs.tree.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // it was only read
+	now, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info, ok := now.(*overlay.Info); !ok || entityTag(info) != entityTag(seen) {
+		return syscall.ESTALE
+	}
+	if err := u.staged.CopyContent(f); err != nil {
+		return err
+	}
+	return u.staged.Truncate(keep)
+}
+
+// writeRange writes r, which must have length bytes, at offset.
+func (u *upload) writeRange(r io.Reader, offset, length int64) error {
+	n, err := copyBuffered(io.NewOffsetWriter(u.staged, offset), io.LimitReader(r, length+1))
+	if err == nil && n != length {
+		return refuse(http.StatusBadRequest, "the body is not as long as its range")
+	}
+	return err
+}
+
+// Stat tells of the upload under its final name. The entity tag is that of the
+// committed file and can be asked for after Close.
+func (u *upload) Stat() (fs.FileInfo, error) {
+	info, err := u.staged.Stat()
+	if err != nil {
+		return nil, flatten("stat", u.name, err)
+	}
+	lazily := newInfo(u.name, info)
+	lazily.etag = func() (string, error) {
+		if u.committed == nil {
+			return "", webdav.ErrNotImplemented
+		}
+		return entityTag(u.committed), nil
+	}
+	return lazily, nil
+}
+
+// Close commits the upload, unless it failed, which it then answers again.
+func (u *upload) Close() error {
+	if u.done {
+		return flatten("close", u.name, fs.ErrClosed)
+	}
+	if u.failed != nil {
+		u.abort()
+		return flatten("close", u.name, u.failed)
+	}
+	defer u.fs.names.lock(u.name)()
+	return flatten("close", u.name, u.commit())
+}
+
+// commit makes the upload the file name, in one step.
+//
+// Preconditions: u.name is locked.
+func (u *upload) commit() error {
+	u.done = true
+	info, err := u.staged.Commit()
+	if err != nil {
+		return err
+	}
+	u.committed = info
+	return patchDeadProps(u.fs.tree, u.name, u.patches)
+}
+
+// abort forgets the upload. After commit it does nothing.
+func (u *upload) abort() {
+	if !u.done {
+		u.done = true
+		u.staged.Abort()
+	}
+}
+
+// DeadProps returns the dead properties of the file that is being replaced.
+func (u *upload) DeadProps() (map[xml.Name]webdav.Property, error) {
+	props, err := (&File{fs: u.fs, name: u.name}).DeadProps()
+	if errors.Is(err, syscall.ENOENT) {
+		return nil, nil
+	}
+	return props, err
+}
+
+// Patch sets dead properties when the upload is committed.
+func (u *upload) Patch(patches []webdav.Proppatch) ([]webdav.Propstat, error) {
+	u.patches = append(u.patches, withoutDAV(patches)...)
+	return []webdav.Propstat{allPatched(patches)}, nil
+}
+
+// Read answers EBADF: an upload is only written.
+func (u *upload) Read([]byte) (int, error) { return 0, flatten("read", u.name, syscall.EBADF) }
+
+// Seek answers ESPIPE: an upload is written from its beginning to its end.
+func (u *upload) Seek(int64, int) (int64, error) { return 0, flatten("seek", u.name, syscall.ESPIPE) }
+
+// Readdir answers ENOTDIR.
+func (u *upload) Readdir(int) ([]fs.FileInfo, error) {
+	return nil, flatten("readdir", u.name, syscall.ENOTDIR)
+}
