@@ -34,8 +34,8 @@ const (
 // they are written: one long namespace, declared once, comes back with each
 // element that uses it.
 const (
-	maxXMLValue  = 64 << 10 // of one property, or of an owner
-	maxXMLValues = 1 << 20  // of all properties, their names included
+	maxXMLValues = 1 << 20  // of all properties, their names included; what one may have is for the store to say
+	maxXMLOwner  = 64 << 10 // of an owner, before the lock table says no
 	maxXMLNames  = 64 << 10 // of the names in a propfind, which each entry of the answer repeats
 )
 
@@ -353,8 +353,8 @@ func declaredEncoding(body []byte) string {
 //
 // It is written anew rather than cut out of the body, so that whatever the
 // parser let pass, what comes out is well-formed: one property must not make the
-// listing of its whole collection unreadable.
-func (e *xmlElement) appendContent(dst []byte) ([]byte, error) {
+// listing of its whole collection unreadable. More than limit bytes are an error.
+func (e *xmlElement) appendContent(dst []byte, limit int) ([]byte, error) {
 	start := len(dst)
 	for _, n := range e.content {
 		if n.element == nil {
@@ -362,8 +362,8 @@ func (e *xmlElement) appendContent(dst []byte) ([]byte, error) {
 		} else {
 			dst = n.element.append(dst, n.element.borrowed())
 		}
-		if len(dst)-start > maxXMLValue {
-			return dst[:start], fmt.Errorf("%w: a value has more than %d bytes", errXMLTooLarge, maxXMLValue)
+		if len(dst)-start > limit {
+			return dst[:start], fmt.Errorf("%w: a value has more than %d bytes", errXMLTooLarge, limit)
 		}
 	}
 	return dst, nil
@@ -583,7 +583,7 @@ func parsePropertyUpdate(body []byte) ([]propPatch, error) {
 			patch := propPatch{remove: remove, name: p.name}
 			if !remove {
 				patch.lang = p.lang()
-				if patch.value, err = p.appendContent(nil); err != nil {
+				if patch.value, err = p.appendContent(nil, maxXMLValues-total); err != nil {
 					return nil, err
 				}
 			}
@@ -635,7 +635,7 @@ func parseLockInfo(body []byte) (lockInfo, error) {
 				}
 			}
 		case e.isDAV("owner"):
-			owner, err := e.appendContent(nil)
+			owner, err := e.appendContent(nil, maxXMLOwner)
 			if err != nil {
 				return lockInfo{}, err
 			}
