@@ -227,7 +227,8 @@ func (l *lockstep) isTelling(o op) bool {
 		}
 		return o.args[0] != "2775"
 	case "put":
-		return !l.hasLink(o.args[0])
+		info, err := l.look().Lstat(o.args[0])
+		return !l.hasLink(o.args[0]) && (err != nil || info.IsDir() || info.Mode().IsRegular())
 	case "write", "append", "truncate":
 		info, err := l.look().Stat(o.args[0])
 		if err == nil && o.verb == "truncate" && o.args[1] == strconv.FormatInt(info.Size(), 10) {
@@ -243,6 +244,10 @@ func (l *lockstep) isTelling(o op) bool {
 		}
 		info, err := l.look().Lstat(from)
 		return !l.hasLink(from) && !l.hasLink(to) && (err != nil || info.IsDir() || info.Mode().IsRegular())
+	case "mv":
+		// Two names by way of a link may be one.
+		from, to := o.args[0], o.args[1]
+		return !l.meetsFullDir(from, to) || !l.hasLink(path.Dir(from)) && !l.hasLink(path.Dir(to))
 	case "rmtree":
 		return !l.variant.plain // who may not empty a directory may still remove it here
 	case "reopen":
