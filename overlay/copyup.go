@@ -266,9 +266,10 @@ func (fsys *FS) markImpure(d *dir) error {
 	if err := fsys.setOwnXattr(d.upper, ".", fsys.marks.impure, opaqueYes); err != nil {
 		return err
 	}
-	if d.shared {
+	switch {
+	case d.shared:
 		fsys.rootImpure.Store(true)
-	} else {
+	case d.cache == nil: // one in the cache is others' too
 		d.marks.impure = true
 	}
 	return nil

@@ -63,6 +63,9 @@ func Open(o Options) (*FS, error) {
 	for _, w := range plan.warnings {
 		fsys.warn(w)
 	}
+	if len(fsys.traps) == 0 {
+		fsys.cache = newDirCache(fsys.root)
+	}
 	if fsys.staging != nil {
 		go fsys.staging.purger()
 		if err := fsys.finishMove(); err != nil {

@@ -49,6 +49,7 @@ type FS struct {
 	// +checklocks:treeMu
 	closed bool
 
+	cache   *dirCache // nil: nothing is kept between operations
 	names   nameLocks // the names in a directory, by its merged path
 	copying nameLocks // copy-ups under way, by the name asked for
 }
@@ -230,6 +231,9 @@ func (fsys *FS) Close() error {
 	var err error
 	if fsys.staging != nil {
 		err = fsys.releaseUpper()
+	}
+	if fsys.cache != nil {
+		fsys.cache.close()
 	}
 	fsys.root.shared = false
 	fsys.root.close()
