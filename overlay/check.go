@@ -227,8 +227,7 @@ func (c *checker) redirect(path string, value []byte) {
 }
 
 // lowersOf reports the directory of upper at path if another directory shows
-// the same lower one: the kernel answers ESTALE for either of them
-// (overlay.md section 4).
+// the same lower one: the kernel answers ESTALE for either of them.
 func (c *checker) lowersOf(path string) {
 	d, err := c.fsys.mergedDir(path)
 	if err != nil || d == nil {

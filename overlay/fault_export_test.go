@@ -11,7 +11,7 @@ func Crash(fsys *FS) {
 	fsys.staging.close()
 	fsys.work.Close()
 	_ = fsys.tags.close() // the end of a process closes and says nothing
-	_ = fsys.lockFile.Close()
+	_ = fsys.unlock()
 	fsys.root.shared = false
 	fsys.root.close()
 }
