@@ -18,7 +18,7 @@ func (h *Handler) delete(w http.ResponseWriter, rq *request) error {
 	} else if d != depthInfinity && rq.info != nil && rq.info.IsDir() {
 		return refuse(http.StatusBadRequest, "DELETE of a collection has infinite depth") // RFC 4918, section 9.6.1
 	}
-	release, err := h.hold(rq, rq.path)
+	release, err := h.hold(rq, rq.real)
 	if err != nil {
 		return err
 	}
@@ -29,7 +29,7 @@ func (h *Handler) delete(w http.ResponseWriter, rq *request) error {
 	if err := removeAll(h.tree, rq.path.Name()); err != nil {
 		return err
 	}
-	if err := h.locks.RemoveTree(rq.path); err != nil {
+	if err := h.locks.RemoveTree(rq.real); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -47,7 +47,7 @@ func mustExist(rq *request) error {
 
 // mkcol makes a collection.
 func (h *Handler) mkcol(w http.ResponseWriter, rq *request) error {
-	release, err := h.hold(rq, rq.path)
+	release, err := h.hold(rq, rq.real)
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func (h *Handler) transfer(w http.ResponseWriter, rq *request, do func(dst strin
 	if rq.dstSlash && !rq.info.IsDir() && (rq.dstInfo == nil || !rq.dstInfo.IsDir()) {
 		return refuse(http.StatusConflict, "the destination names a collection, the source is none")
 	}
-	release, err := h.hold(rq, rq.path, dst)
+	release, err := h.hold(rq, rq.real, rq.dstReal)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (h *Handler) readDestination(rq *request) error {
 	if err := h.refuseJunk(inShare); err != nil {
 		return err
 	}
-	rq.dst, rq.dstSlash = inShare, slash
+	rq.dst, rq.dstReal, rq.dstSlash = inShare, h.real(inShare, false), slash
 	rq.dstInfo, err = h.look(inShare)
 	return err
 }

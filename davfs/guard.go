@@ -15,6 +15,7 @@ import (
 type request struct {
 	*http.Request
 	path  Path // in the share
+	real  Path // the same without symlinks, for locks
 	slash bool // the client takes it for a collection
 	front front
 	ifs   ifHeader
@@ -23,6 +24,7 @@ type request struct {
 
 	// Of COPY and MOVE, from readDestination.
 	dst      Path
+	dstReal  Path
 	dstSlash bool
 	dstInfo  *overlay.Info
 }
@@ -44,7 +46,10 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 	if m.noBody && hasBody(r) {
 		return nil, refuse(http.StatusUnsupportedMediaType, "the method takes no body") // RFC 4918, section 9.3
 	}
-	rq := &request{Request: r, path: p, slash: slash || p.IsRoot()}
+	rq := &request{Request: r, path: p, real: p, slash: slash || p.IsRoot()}
+	if m.changes {
+		rq.real = h.real(p, m.follows)
+	}
 	if h.opts.User != nil {
 		rq.user = h.opts.User(r)
 	}
@@ -164,7 +169,7 @@ func (h *Handler) stateOf(p Path) (ifState, error) {
 		return ifState{}, err
 	}
 	var state ifState
-	for _, lock := range h.locks.Covering(p) {
+	for _, lock := range h.locks.Covering(h.real(p, true)) {
 		state.tokens = append(state.tokens, lock.Token)
 	}
 	if info != nil {
@@ -175,7 +180,8 @@ func (h *Handler) stateOf(p Path) (ifState, error) {
 
 // hold takes the names that a change concerns and looks again at everything
 // that may have changed since the guard looked: what is there, preconditions,
-// locks. Nothing that would change them happens until release.
+// locks. Nothing that would change them happens until release. The paths are
+// without symlinks.
 func (h *Handler) hold(rq *request, paths ...Path) (release func(), err error) {
 	names := make([]string, len(paths))
 	for i, p := range paths {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"overdav/overlay"
 )
 
 // Each way to write a path that is not the one canonical way is refused, in
@@ -256,5 +258,24 @@ func TestNameLocksKeepFamiliesApart(t *testing.T) {
 	wg.Wait()
 	if len(l.held) != 0 {
 		t.Errorf("%d names are held by nobody", len(l.held))
+	}
+}
+
+// A tree without an upper layer is read as any other, and changed by nobody.
+func TestTreeWithoutAnUpperRefusesEveryChange(t *testing.T) {
+	s := serveOn(t, map[string]string{"f": "1", "d/": ""}, func(o *overlay.Options) { o.Upper, o.Work = "", "" })
+	for _, request := range [][]string{
+		{"PUT", "/f", "x"}, {"PUT", "/n", "x"}, {"DELETE", "/f", ""}, {"MKCOL", "/n", ""}, {"LOCK", "/n", lockExclusive},
+		{"MOVE", "/f", "", "Destination: /n"}, {"COPY", "/f", "", "Destination: /n"}, {"COPY", "/d", "", "Destination: /f"},
+	} {
+		s.want(403, request[0], request[1], request[2], request[3:]...)
+	}
+	if got := s.want(207, "PROPPATCH", "/f", patchSet("<x:a>1</x:a>")); !strings.Contains(got.body, "403 Forbidden") {
+		t.Errorf("PROPPATCH: got %s", got.body)
+	}
+	s.want(200, "GET", "/f", "")
+	s.want(207, "PROPFIND", "/", named("D:quota-available-bytes", "D:quota-used-bytes", "D:getetag"), "Depth: 1")
+	if left := s.handler.locks.Below(Path{}); len(left) > 0 {
+		t.Errorf("locks are left: %v", left)
 	}
 }

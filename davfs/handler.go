@@ -87,6 +87,7 @@ type method struct {
 	serve   func(*Handler, http.ResponseWriter, *request) error
 	changes bool // refused by a read-only share
 	noBody  bool // a body has no meaning: it is refused with 415
+	follows bool // a symlink as the last name is followed
 }
 
 // methods are those that the share knows. OPTIONS, PROPFIND, LOCK and the rest
@@ -98,16 +99,16 @@ func init() {
 		"OPTIONS":   {serve: (*Handler).options},
 		"GET":       {serve: (*Handler).get},
 		"HEAD":      {serve: (*Handler).get},
-		"PUT":       {serve: (*Handler).put, changes: true},
-		"PATCH":     {serve: (*Handler).patch, changes: true},
+		"PUT":       {serve: (*Handler).put, changes: true, follows: true},
+		"PATCH":     {serve: (*Handler).patch, changes: true, follows: true},
 		"DELETE":    {serve: (*Handler).delete, changes: true},
 		"MKCOL":     {serve: (*Handler).mkcol, changes: true, noBody: true},
 		"COPY":      {serve: (*Handler).copy, changes: true},
 		"MOVE":      {serve: (*Handler).move, changes: true},
-		"LOCK":      {serve: (*Handler).lock, changes: true},
-		"UNLOCK":    {serve: (*Handler).unlock, changes: true},
+		"LOCK":      {serve: (*Handler).lock, changes: true, follows: true},
+		"UNLOCK":    {serve: (*Handler).unlock, changes: true, follows: true},
 		"PROPFIND":  {serve: (*Handler).propfind},
-		"PROPPATCH": {serve: (*Handler).proppatch, changes: true},
+		"PROPPATCH": {serve: (*Handler).proppatch, changes: true, follows: true},
 	}
 }
 
@@ -140,7 +141,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 // fail answers with an error that a handler returned before it wrote anything.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	status := Status(r.Method, err)
-	if h.opts.Log != nil {
+	if h.opts.Log != nil && status != http.StatusNotModified {
 		h.opts.Log(r, status, err)
 	}
 	if errors.Is(err, context.Canceled) {

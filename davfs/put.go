@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"overdav/overlay"
 )
@@ -96,7 +97,7 @@ func (h *Handler) upload(w http.ResponseWriter, rq *request, fill func(*upload) 
 	if setMtime = setMtime && err == nil; setMtime {
 		u.staged.SetModTime(mtime)
 	}
-	release, err := h.hold(rq, rq.path)
+	release, err := h.hold(rq, rq.real)
 	if err != nil {
 		return err
 	}
@@ -238,6 +239,10 @@ func dropUpload(w http.ResponseWriter, rq *request) error {
 	if _, err := io.Copy(io.Discard, rq.Body); err != nil {
 		return bodyError(err)
 	}
+	// Without validators Finder would look for what is not there.
+	now := time.Now().UTC()
+	w.Header().Set("ETag", `"`+strconv.FormatInt(now.UnixNano(), 36)+`"`)
+	w.Header().Set("Last-Modified", now.Format(http.TimeFormat))
 	writeDone(w, false)
 	return nil
 }
