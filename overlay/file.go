@@ -149,7 +149,10 @@ func (fsys *FS) Create(name string) (*File, error) {
 
 func (fsys *FS) openWrite(name string, flag int, perm fs.FileMode) (*File, error) {
 	exclusive := flag&(os.O_CREATE|os.O_EXCL) == os.O_CREATE|os.O_EXCL
+	truncate := flag&os.O_TRUNC != 0
 	err := fsys.see(name, !exclusive, func(_ place, f found) error {
+		// A copy that may not be opened for writing must have its content.
+		truncate = truncate && f.st.Mode&syscall.S_IWUSR != 0
 		switch {
 		case exclusive:
 			return syscall.EEXIST
@@ -166,7 +169,7 @@ func (fsys *FS) openWrite(name string, flag int, perm fs.FileMode) (*File, error
 	if err != nil {
 		return nil, err
 	}
-	if err := fsys.copyUp(name, true, flag&os.O_TRUNC != 0); err != nil {
+	if err := fsys.copyUp(name, true, truncate); err != nil {
 		return nil, err
 	}
 	return fsys.openUpper(name, flag)

@@ -236,7 +236,8 @@ func (l *lockstep) isTelling(o op) bool {
 		}
 		return err != nil || info.IsDir() || info.Mode().IsRegular()
 	case "setxattr", "rmxattr":
-		return !l.hasLink(o.args[0])
+		info, err := l.look().Lstat(o.args[0])
+		return !l.hasLink(o.args[0]) && (err != nil || info.IsDir() || info.Mode().IsRegular())
 	case "cp":
 		from, to := o.args[0], o.args[1]
 		if overlap(from, to) || l.variant.plain { // as above
@@ -281,18 +282,16 @@ func (l *lockstep) both(o op) {
 	switch {
 	case kernel == nil:
 		l.learn(o)
-	case o.verb == "chown" || o.verb == "setxattr":
-		l.raiseInKernel(o)
+	case o.verb == "chown":
+		l.raiseInKernel(o.args[1])
+	case slices.Contains([]string{"setxattr", "write", "append", "truncate"}, o.verb) && isDenied(kernel):
+		l.raiseInKernel(o.args[0])
 	}
 }
 
-// raiseInKernel has the kernel copy up what an attribute was refused for: we
-// find that out from upper, when it is there.
-func (l *lockstep) raiseInKernel(o op) {
-	name := o.args[0]
-	if o.verb == "chown" {
-		name = o.args[1]
-	}
+// raiseInKernel has the kernel copy up what a change was refused for: we find
+// that out from upper, when it is there.
+func (l *lockstep) raiseInKernel(name string) {
 	info, err := l.look().Stat(name)
 	if err != nil {
 		return

@@ -274,8 +274,8 @@ func (s *sequence) shrink(deadline time.Time) {
 // accept takes a smaller sequence that differs too.
 func (s *sequence) accept(try sequence) bool {
 	try.replay()
-	if try.err == nil {
-		return false
+	if try.err == nil || strings.Contains(try.err.Error(), "ESTALE") && !strings.Contains(s.err.Error(), "ESTALE") {
+		return false // or a whiteout is gone that a redirect needs
 	}
 	*s = try
 	return true
