@@ -53,7 +53,6 @@ func (h *Handler) mkcol(w http.ResponseWriter, rq *request) error {
 	}
 	defer release()
 	if rq.info != nil {
-		w.Header().Set("Allow", h.allow(rq.info, true))
 		return &protocolError{status: http.StatusMethodNotAllowed, err: syscall.EEXIST} // RFC 4918, section 9.3.1
 	}
 	if err := h.tree.Mkdir(rq.path.Name(), 0o777); err != nil {
@@ -172,6 +171,6 @@ func (h *Handler) readDestination(rq *request) error {
 		return err
 	}
 	rq.dst, rq.dstReal, rq.dstSlash = inShare, h.real(inShare, false), slash
-	rq.dstInfo, err = h.look(inShare)
+	rq.dstInfo, err = look(h.tree, inShare)
 	return err
 }

@@ -69,6 +69,9 @@ func NewHandler(fs *FileSystem, o Options) (*Handler, error) {
 	if h.locks == nil {
 		h.locks = NewLocks(LockOptions{})
 	}
+	if _, err := o.Site.front(&http.Request{}, policy); err != nil {
+		return nil, err // of the public URL; nothing else is in that request
+	}
 	h.parents = &Parents{site: o.Site, shares: []Path{share}}
 	return h, h.pruneLocks()
 }
@@ -122,7 +125,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	m, ok := methods[r.Method]
 	if !ok {
-		w.Header().Set("Allow", h.allow(nil, false))
 		return refuse(http.StatusMethodNotAllowed, "no such method here")
 	}
 	if r.Method == http.MethodOptions && r.URL.Path == "*" {
@@ -146,6 +148,9 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if errors.Is(err, context.Canceled) {
 		return // the client is gone
+	}
+	if status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", h.allowAt(r)) // RFC 9110, section 15.5.6
 	}
 	writeError(w, r, err)
 }
