@@ -34,8 +34,8 @@ const (
 // they are written: one long namespace, declared once, comes back with each
 // element that uses it.
 const (
-	maxXMLValue  = 64 << 10 // of one property, or of an owner
-	maxXMLValues = 1 << 20  // of all properties, their names included
+	maxXMLValues = 1 << 20  // of all properties, their names included; what one may have is for the store to say
+	maxXMLOwner  = 64 << 10 // of an owner, before the lock table says no
 	maxXMLNames  = 64 << 10 // of the names in a propfind, which each entry of the answer repeats
 )
 
@@ -353,8 +353,8 @@ func declaredEncoding(body []byte) string {
 //
 // It is written anew rather than cut out of the body, so that whatever the
 // parser let pass, what comes out is well-formed: one property must not make the
-// listing of its whole collection unreadable.
-func (e *xmlElement) appendContent(dst []byte) ([]byte, error) {
+// listing of its whole collection unreadable. More than limit bytes are an error.
+func (e *xmlElement) appendContent(dst []byte, limit int) ([]byte, error) {
 	start := len(dst)
 	for _, n := range e.content {
 		if n.element == nil {
@@ -362,8 +362,8 @@ func (e *xmlElement) appendContent(dst []byte) ([]byte, error) {
 		} else {
 			dst = n.element.append(dst, n.element.borrowed())
 		}
-		if len(dst)-start > maxXMLValue {
-			return dst[:start], fmt.Errorf("%w: a value has more than %d bytes", errXMLTooLarge, maxXMLValue)
+		if len(dst)-start > limit {
+			return dst[:start], fmt.Errorf("%w: a value has more than %d bytes", errXMLTooLarge, limit)
 		}
 	}
 	return dst, nil
@@ -508,10 +508,10 @@ func parsePropfind(body []byte) (propfindBody, error) {
 		return propfindBody{}, fmt.Errorf("%w: not a propfind", errBadXML)
 	}
 	var pf propfindBody
-	kinds, includes, size := 0, 0, 0
-	seen := make(map[xml.Name]bool)
+	var asked []*xmlElement // prop or include
+	kinds, includes := 0, 0
 	for e := range root.elements() {
-		switch {
+		switch { // what is not known is passed over (RFC 4918, section 17)
 		case e.isDAV("allprop"):
 			pf.kind = findAll
 			kinds++
@@ -521,26 +521,36 @@ func parsePropfind(body []byte) (propfindBody, error) {
 		case e.isDAV("prop"):
 			pf.kind = findNamed
 			kinds++
+			asked = append(asked, e)
 		case e.isDAV("include"):
 			includes++
-		default:
-			continue // what is not known is passed over (RFC 4918, section 17)
+			asked = append(asked, e)
 		}
-		for p := range e.elements() {
-			if !seen[p.name] {
-				seen[p.name] = true
-				pf.names = append(pf.names, p.name)
-				size += len(p.name.Space) + len(p.name.Local)
-			}
-		}
-	}
-	if size > maxXMLNames {
-		return propfindBody{}, fmt.Errorf("%w: more than %d bytes of names", errXMLTooLarge, maxXMLNames)
 	}
 	if kinds != 1 || includes > 0 && pf.kind != findAll {
 		return propfindBody{}, fmt.Errorf("%w: propfind needs one of allprop, propname and prop", errBadXML)
 	}
-	return pf, nil
+	pf.names, err = propNames(asked)
+	return pf, err
+}
+
+// propNames returns the names in the given elements, each once.
+func propNames(lists []*xmlElement) (names []xml.Name, err error) {
+	seen := make(map[xml.Name]bool)
+	size := 0
+	for _, list := range lists {
+		for p := range list.elements() {
+			if seen[p.name] {
+				continue
+			}
+			seen[p.name] = true
+			names = append(names, p.name)
+			if size += len(p.name.Space) + len(p.name.Local); size > maxXMLNames {
+				return nil, fmt.Errorf("%w: more than %d bytes of names", errXMLTooLarge, maxXMLNames)
+			}
+		}
+	}
+	return names, nil
 }
 
 // A propPatch is one instruction of a PROPPATCH.
@@ -573,7 +583,7 @@ func parsePropertyUpdate(body []byte) ([]propPatch, error) {
 			patch := propPatch{remove: remove, name: p.name}
 			if !remove {
 				patch.lang = p.lang()
-				if patch.value, err = p.appendContent(nil); err != nil {
+				if patch.value, err = p.appendContent(nil, maxXMLValues-total); err != nil {
 					return nil, err
 				}
 			}
@@ -625,7 +635,7 @@ func parseLockInfo(body []byte) (lockInfo, error) {
 				}
 			}
 		case e.isDAV("owner"):
-			owner, err := e.appendContent(nil)
+			owner, err := e.appendContent(nil, maxXMLOwner)
 			if err != nil {
 				return lockInfo{}, err
 			}

@@ -253,7 +253,7 @@ func TestXMLContentStandsAlone(t *testing.T) {
 			t.Fatalf("%s: %v", tt.name, err)
 		}
 		for p := range root.elements() {
-			if got, err := p.appendContent(nil); string(got) != tt.want || err != nil {
+			if got, err := p.appendContent(nil, maxXMLValues); string(got) != tt.want || err != nil {
 				t.Errorf("%s: got %s, %v; want %s", tt.name, got, err, tt.want)
 			}
 		}
@@ -272,9 +272,10 @@ func TestXMLValuesAreBounded(t *testing.T) {
 		body []byte
 		want error
 	}{
-		{"a value at the limit", update("", "<p>"+strings.Repeat("x", maxXMLValue)+"</p>"), nil},
-		{"a value beyond it", update("", "<p>"+strings.Repeat("x", maxXMLValue+1)+"</p>"), errXMLTooLarge},
-		{"escapes count", update("", "<p>"+strings.Repeat(">", maxXMLValue/2)+"</p>"), errXMLTooLarge},
+		{"a value at the limit", update("", "<p>"+strings.Repeat("x", maxXMLValues-1)+"</p>"), nil},
+		{"a value beyond it", update("", "<p>"+strings.Repeat("x", maxXMLValues)+"</p>"), errXMLTooLarge},
+		{"two values beyond it", update("", "<p>"+strings.Repeat("x", maxXMLValues/2)+"</p><q>"+strings.Repeat("x", maxXMLValues/2)+"</q>"), errXMLTooLarge},
+		{"escapes count", update("", "<p>"+strings.Repeat(">", maxXMLValues/2)+"</p>"), errXMLTooLarge},
 		{"a long namespace once", update(long, "<p><l:a/></p>"), nil},
 		{"a long namespace in each element", update(long, "<p>"+strings.Repeat("<l:a/>", 1000)+"</p>"), errXMLTooLarge},
 		{"a long namespace in each property", update(long, strings.Repeat("<p><l:a/></p>", 900)), errXMLTooLarge},
@@ -395,7 +396,7 @@ func fuzzXML(t *testing.T, body []byte) {
 		elements++
 		attrs += len(e.attrs) + len(e.declares)
 		depth = max(depth, level)
-		content, err := e.appendContent(nil)
+		content, err := e.appendContent(nil, maxXMLValues)
 		if err == nil && elements < 20 {
 			again, err := parseXML([]byte(`<elsewhere xmlns:D="DAV:" xmlns:x="other">` + string(content) + `</elsewhere>`))
 			switch {
@@ -481,7 +482,7 @@ func propsOf(t *testing.T, body string) string {
 		for propstat := range response.elements() {
 			for prop := range propstat.elements() {
 				if prop.isDAV("prop") {
-					content, err := prop.appendContent(nil)
+					content, err := prop.appendContent(nil, maxXMLValues)
 					if err != nil {
 						return ""
 					}

@@ -57,6 +57,7 @@ func TestRefusalsSayWhatToDoAndWriteNothing(t *testing.T) {
 		{"lower inside upper", "$UPPER/in --upper $UPPER --work $WORK", "$UPPER"},
 		{"lower is upper", "$UPPER --upper $UPPER --work $WORK", "$UPPER"},
 		{"lower twice", "$LOWER $LOWER --upper $UPPER --work $WORK", "$LOWER"},
+		{"lower twice and upper not named", "$LOWER $LOWER", "$LOWER"},
 		{"work is upper", "$LOWER --upper $UPPER --work $UPPER", "$UPPER"},
 		{"work inside upper", "$LOWER --upper $UPPER --work $UPPER/in", "$UPPER"},
 		{"work without upper", "$LOWER --work $WORK", "add upper or remove work"},

@@ -96,7 +96,8 @@ func onTwo(method, from string, src object, to string, dst object, op func(fsys 
 		name:    method + " of " + src.name + " from " + from + " to " + dst.name + " in " + to,
 		methods: []string{"FS." + method},
 		upper:   parentsUpper + srcUpper + dstUpper, lower: parentsLower + srcLower + dstLower,
-		op: func(fsys *overlay.FS) error { return op(fsys, from+"/src", to+"/dst") },
+		op:   func(fsys *overlay.FS) error { return op(fsys, from+"/src", to+"/dst") },
+		pair: true,
 	}
 }
 
@@ -366,7 +367,7 @@ var readers = []string{
 
 // TestEveryFaultKnowsEveryMethod fails for a method that nobody has thought of.
 func TestEveryFaultKnowsEveryMethod(t *testing.T) {
-	known := slices.Concat(readers, []string{"FS.Close"}) // see TestEveryFaultOfStartAndEnd
+	known := slices.Concat(readers, []string{"FS.Close"}) // see TestEveryFaultOfEnd
 	for _, c := range faultCases() {
 		known = append(known, c.methods...)
 	}

@@ -100,10 +100,10 @@ func incompatible(work *at.RWDir) ([]string, error) {
 // refuseIncompatible refuses what a kernel mount left that forbids others to
 // go on: a volatile mount that was not ended cleanly, an index.
 func refuseIncompatible(work *at.RWDir, path string, m marks) error {
-	if err := makeReadable(work, workDir); err != nil {
-		return layersError("%q in work %q, left by a kernel mount, cannot be looked into: %w; run as root, or name a fresh work", workDir, path, err)
-	}
 	names, err := incompatible(work)
+	if errors.Is(err, syscall.EACCES) && makeReadable(work, workDir) == nil {
+		names, err = incompatible(work)
+	}
 	if err != nil {
 		return layersError("%q in work %q cannot be looked into: %w; run as root, or name a fresh work", workDir, path, err)
 	}
@@ -156,8 +156,35 @@ func refuseIndex(work *at.RWDir, path string) error {
 	return nil
 }
 
-// sweepWork removes what kernel mounts and a crashed server left in work.
-func sweepWork(work *at.RWDir) error { return removeTree(work, workDir) }
+// sweepWork removes what kernel mounts left in work. The guard of a crashed
+// server stays: the next one is set no sooner than a move that the crash cut
+// short is in good hands.
+func sweepWork(work *at.RWDir) error {
+	if err := makeReadable(work, workDir); err != nil {
+		return err
+	}
+	inner, err := work.OpenRWDir(workDir)
+	if at.IsMissing(err) {
+		return removeTree(work, workDir) // whatever else has the name
+	}
+	if err != nil {
+		return err
+	}
+	defer inner.Close()
+	names, err := readNames(&inner.Dir)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if n.name == incompatDir {
+			continue // holds the guard alone: see refuseIncompatible
+		}
+		if err := removeTree(inner, n.name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // setGuard makes kernel mounts of upper fail while it is served: a feature
 // that no kernel knows (overlay.md section 1.4).
@@ -187,14 +214,11 @@ func removeGuard(work *at.RWDir) error { return removeTree(work, workDir) }
 // (overlay.md section 1.4), in whatever mount namespace.
 func refuseInUse(p *plan) error {
 	for _, path := range []string{p.upper, p.work} {
-		err := at.ProbeOverlay(p.lowers[0], path)
-		if errors.Is(err, syscall.EPERM) {
-			err = at.ProbeOverlayUnprivileged(path)
+		answer := at.ProbeOverlay(p.lowers[0], path)
+		if errors.Is(answer, syscall.EPERM) {
+			answer = at.ProbeOverlayUnprivileged(path)
 		}
-		if !errors.Is(err, syscall.EBUSY) && p.mounts.uses(path) {
-			err = syscall.EBUSY
-		}
-		if errors.Is(err, syscall.EBUSY) {
+		if p.inUse(path, answer) {
 			return fmt.Errorf("%w: %q belongs to a mounted overlay; unmount it first", ErrInUse, path)
 		}
 	}

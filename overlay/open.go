@@ -87,6 +87,7 @@ func (fsys *FS) abandon() {
 		s.purges.Wait()
 		close(s.purge)
 		s.close()
+		_ = fsys.tags.close() // the error that led here says more
 	}
 	fsys.root.shared = false
 	fsys.root.close()
@@ -211,10 +212,11 @@ func (fsys *FS) refuseOtherMarks(path string) error {
 
 // takeUpper makes upper ours (overlay.md section 13.3):
 //
-//  1. The lock, which another overdav would hold.
-//  2. The kernel is asked whether upper or work is in use.
-//  3. What a kernel mount forbids, in work/incompat and index, is refused.
-//  4. Staging and work are swept of what a crash left.
+//  1. The kernel is asked whether upper or work is in use.
+//  2. What a kernel mount forbids, in work/incompat and index, is refused. Up to
+//     here nothing was changed.
+//  3. The lock, which another overdav would hold.
+//  4. Staging and work are swept of what a crash left, but for its guard.
 //  5. The file system is tried.
 //  6. The guard is set. From here on a kernel mount fails.
 //  7. An empty upper gets its UUID.
@@ -228,53 +230,71 @@ func (fsys *FS) takeUpper(o Options, p *plan) (err error) {
 			return err
 		}
 	}
-	s, err := openStaging(fsys.work)
-	if err != nil {
-		return layersError("work %q cannot be written to: %w; make it writable, or serve read-only", p.work, hostError(err))
-	}
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
-	fsys.lockFile, err = s.dir.Lock(lockName)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("%w: another overdav serves upper %q; stop it first", ErrInUse, p.upper)
-	}
-	if err != nil {
-		return layersError("work %q: %w", p.work, hostError(err))
-	}
 	if err = refuseInUse(p); err != nil {
 		return err
 	}
 	if err = refuseIncompatible(fsys.work, p.work, fsys.marks); err != nil {
 		return err
 	}
-	if err = sweep(s); err == nil {
+	s, err := openStaging(fsys.work)
+	if err != nil {
+		return layersError("work %q cannot be written to: %w; make it writable, or serve read-only", p.work, hostError(err))
+	}
+	if fsys.lockFile, err = s.dir.Lock(lockName); err != nil {
+		s.close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return fmt.Errorf("%w: another overdav serves upper %q; stop it first", ErrInUse, p.upper)
+		}
+		return layersError("work %q: %w", p.work, hostError(err))
+	}
+	if err := fsys.prepareUpper(o, p, s); err != nil {
+		fsys.letGo(s)
+		return err
+	}
+	fsys.staging = s
+	return nil
+}
+
+// prepareUpper is takeUpper from the lock on.
+func (fsys *FS) prepareUpper(o Options, p *plan, s *staging) error {
+	err := sweep(s)
+	if err == nil {
 		err = sweepWork(fsys.work)
+	}
+	if err == nil && o.NoGuard {
+		err = removeGuard(fsys.work)
 	}
 	if err != nil {
 		return layersError("work %q: cannot remove what was left in it: %w", p.work, err)
 	}
-	if err = s.remake(); err != nil {
+	if err := s.remake(); err != nil {
 		return layersError("work %q: %w", p.work, err)
 	}
-	if err = fsys.probe(s, p.upper); err != nil {
+	if err := fsys.probe(s, p.upper); err != nil {
 		return err
 	}
 	if !o.NoGuard {
-		if err = setGuard(fsys.work); err != nil {
+		if err := setGuard(fsys.work); err != nil {
 			return layersError("work %q: set the guard: %w", p.work, err)
 		}
 	}
-	if err = fsys.giveUUID(); err != nil {
+	if err := fsys.giveUUID(); err != nil {
 		return layersError("upper %q: %w", p.upper, err)
 	}
-	if err = fsys.tags.open(s); err != nil {
+	if err := fsys.tags.open(s); err != nil {
 		return layersError("work %q: %w", p.work, err)
 	}
-	fsys.staging = s
 	return nil
+}
+
+// letGo takes back what a start that failed made in work: the guard too,
+// unless a move waits there that only a start can finish.
+func (fsys *FS) letGo(s *staging) {
+	_ = sweep(s) // the error that led here says more
+	if _, pending, err := s.readNote(); err == nil && !pending {
+		_ = removeGuard(fsys.work) // as above
+	}
+	s.close()
 }
 
 // refuseFileSystem refuses what cannot hold an upper, before anything is tried.

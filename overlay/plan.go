@@ -2,11 +2,13 @@ package overlay
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"path"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"overdav/overlay/internal/at"
 )
@@ -62,6 +64,7 @@ func planLayers(o Options) (*plan, error) {
 		}
 		all = append(all, work)
 	}
+	p.warnInUse()
 	for i, a := range all {
 		p.roots = append(p.roots, a.st)
 		for _, b := range all[:i] {
@@ -79,6 +82,9 @@ func (p *plan) look(role, name string) (l layerPath, err error) {
 		return l, layersError("%s %q: %w; make it, or name another", role, name, hostError(err))
 	}
 	d, err := at.Open(l.path)
+	if err == syscall.ENOTDIR {
+		return l, layersError("%s %q is not a directory; name another", role, name)
+	}
 	if err != nil {
 		return l, layersError("%s %q: %w", role, name, err)
 	}
@@ -88,6 +94,22 @@ func (p *plan) look(role, name string) (l layerPath, err error) {
 	}
 	l.fsPath = p.mounts.within(l.st.MountID, l.path)
 	return l, nil
+}
+
+// warnInUse warns of lowers that a live kernel mount writes to.
+func (p *plan) warnInUse() {
+	for i, path := range p.lowers {
+		if p.inUse(path, at.ProbeOverlay(p.lowers[0], path)) {
+			p.warnings = append(p.warnings, fmt.Sprintf("lower %d %q belongs to a mounted overlay, as its upper or work: "+
+				"what is changed there may show here at once, late or in part", i+1, path))
+		}
+	}
+}
+
+// inUse says whether the directory at path is the upper or work of a live
+// mount: the kernel's answer to a probe, or a mount that we can see.
+func (p *plan) inUse(path string, answer error) bool {
+	return errors.Is(answer, syscall.EBUSY) || p.mounts.uses(path)
 }
 
 // refuseApart refuses an upper and a work between which nothing can be renamed.
