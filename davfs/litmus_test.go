@@ -78,8 +78,9 @@ func TestLitmusUnderBareHandlerHasNoComplaintAboutUs(t *testing.T) {
 		}
 	})
 	t.Run("with our locks", func(t *testing.T) {
-		s := serveBare(t, map[string]string{"dav/": ""})
-		s.Config.Handler.(*webdav.Handler).LockSystem = s.fs.LockSystem(NewLocks(LockOptions{}), "")
+		s := serveBareLocked(t, map[string]string{"dav/": ""}, func(fsys *FileSystem) webdav.LockSystem {
+			return fsys.LockSystem(NewLocks(LockOptions{}), "")
+		})
 		for _, name := range runLitmus(t, s.URL+"/dav/") {
 			if !slices.Contains(known, name) {
 				t.Errorf("litmus complains about %s", name)

@@ -316,11 +316,10 @@ func TestReadOnlyShareRefusesEveryChange(t *testing.T) {
 // A client that stops sending, and is cut off by a deadline, is told so.
 func TestStalledBodyIsATimeout(t *testing.T) {
 	s := serve(t, map[string]string{"f": "old"})
-	inner := s.Config.Handler
-	s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.restart(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mustDo(t, http.NewResponseController(w).SetReadDeadline(time.Now().Add(50*time.Millisecond)))
-		inner.ServeHTTP(w, r)
-	})
+		s.handler.ServeHTTP(w, r)
+	}))
 	conn, err := net.Dial("tcp", s.Listener.Addr().String())
 	mustDo(t, err)
 	defer conn.Close()
