@@ -170,6 +170,9 @@ func (h *Handler) readDestination(rq *request) error {
 	if err := h.refuseJunk(inShare); err != nil {
 		return err
 	}
+	if h.refuseLinks(inShare) != nil {
+		return refuse(http.StatusForbidden, "a hidden symlink is on the way to the destination")
+	}
 	rq.dst, rq.dstReal, rq.dstSlash = inShare, h.real(inShare, false), slash
 	rq.dstInfo, err = look(h.tree, inShare)
 	return err

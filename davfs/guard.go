@@ -51,6 +51,9 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 	if h.opts.User != nil {
 		rq.user = h.opts.User(r)
 	}
+	if err := h.refuseLinks(p); err != nil {
+		return nil, err
+	}
 	if rq.front, err = h.opts.Site.front(r, h.policy); err != nil {
 		return nil, err
 	}
@@ -70,6 +73,17 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 		return rq, h.tokens(rq) // before the body is read; the others look once, in hold
 	}
 	return rq, nil
+}
+
+// refuseLinks answers 404 to a path through a symlink, if they are hidden.
+func (h *Handler) refuseLinks(p Path) error {
+	if !h.opts.HideSymlinks {
+		return nil
+	}
+	if _, link := h.linkAt(p); link || h.real(p, true) != p {
+		return refuse(http.StatusNotFound, "a hidden symlink is on the way")
+	}
+	return nil
 }
 
 // hasBody says whether a request has a body, of whatever length and form.

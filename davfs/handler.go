@@ -32,6 +32,9 @@ type Options struct {
 	// ByteNames lets clients use names that are not UTF-8; PortableNames
 	// refuses to make names that Windows cannot hold.
 	ByteNames, PortableNames bool
+	// HideSymlinks shows no symlink and nothing through one; else they are
+	// resolved inside the tree.
+	HideSymlinks bool
 	// Listing answers GET and HEAD of collections; dir is a name of the tree.
 	// Nil means an empty page.
 	Listing func(w http.ResponseWriter, r *http.Request, dir string)
