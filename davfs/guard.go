@@ -80,7 +80,7 @@ func (h *Handler) refuseLinks(p Path) error {
 	if !h.opts.HideSymlinks {
 		return nil
 	}
-	if _, link := h.linkAt(p); link || h.real(p, true) != p {
+	if _, links := h.followLinks(p, true); links > 0 {
 		return refuse(http.StatusNotFound, "a hidden symlink is on the way")
 	}
 	return nil
