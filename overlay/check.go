@@ -307,9 +307,9 @@ func (c *checker) staging() error {
 		return err
 	}
 	s := c.fsys.staging
-	seq := s.seq.Load()
+	seq, busy := s.seq.Load(), s.busy.Load()
 	left, err := s.leftovers()
-	if s.busy.Load() == 0 && s.seq.Load() == seq {
+	if busy == 0 && s.busy.Load() == 0 && s.seq.Load() == seq {
 		for _, name := range left {
 			c.problem(stagingDir+"/"+name, "was left over; it goes with the next start")
 		}
