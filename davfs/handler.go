@@ -157,3 +157,12 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	writeError(w, r, err)
 }
+
+// note tells the log of what went wrong after the change that the client asked
+// for was made. Locks whose end could not be written down have ended all the
+// same, and the next change of any lock writes it.
+func (h *Handler) note(rq *request, err error) {
+	if err != nil && h.opts.Log != nil {
+		h.opts.Log(rq.Request, http.StatusInternalServerError, err)
+	}
+}
