@@ -38,9 +38,6 @@ func (h *Handler) get(w http.ResponseWriter, rq *request) error {
 	}
 	header := w.Header()
 	header.Set("ETag", entityTag(info))
-	if sums, ok := h.knownSums(rq.path, info); ok {
-		header.Set("OC-Checksum", sums.header())
-	}
 	setContentHeaders(header, rq.path.Base())
 	// ServeContent keeps to RFC 9110, sections 13 and 14, and sends by
 	// sendfile(2) as long as nothing is wrapped around w.
