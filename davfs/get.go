@@ -36,6 +36,12 @@ func (h *Handler) get(w http.ResponseWriter, rq *request) error {
 	if err != nil {
 		return err
 	}
+	if !sameContent(info, rq.info) { // replaced since the guard looked
+		rq.info = info
+		if err := h.preconditions(rq); err != nil {
+			return h.explain(w, rq, err)
+		}
+	}
 	header := w.Header()
 	header.Set("ETag", entityTag(info))
 	setContentHeaders(header, rq.path.Base())
