@@ -202,6 +202,9 @@ func (l *lister) members(dir, real Path, infos []*overlay.Info, deep bool) (more
 		if l.out.failed() {
 			return false
 		}
+		if l.h.opts.HideSymlinks && isSymlink(info) {
+			continue
+		}
 		if deep {
 			if l.budget == 0 {
 				l.truncated(dir)

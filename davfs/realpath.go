@@ -11,8 +11,12 @@ const maxLinks = 40
 // last name is followed too, as PUT does; DELETE and MOVE mean the link itself.
 // What is not there, or leads nowhere, stays as it is written.
 func (h *Handler) real(p Path, last bool) Path {
-	var at Path
-	links := 0
+	at, _ := h.followLinks(p, last)
+	return at
+}
+
+// followLinks is real, with how many symlinks there were.
+func (h *Handler) followLinks(p Path, last bool) (at Path, links int) {
 	for rest := p.names(); len(rest) > 0; {
 		name := rest[0]
 		rest = rest[1:]
@@ -35,7 +39,7 @@ func (h *Handler) real(p Path, last bool) Path {
 			rest = append(strings.Split(target, "/"), rest...)
 		}
 	}
-	return at
+	return at, links
 }
 
 func (h *Handler) linkAt(p Path) (target string, ok bool) {
