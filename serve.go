@@ -7,10 +7,13 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/rs/zerolog"
 
 	"overdav/overlay"
 )
@@ -46,9 +49,26 @@ func serve(e env, args []string) error {
 	if err != nil {
 		return err
 	}
-	announce(e.stdout, ln.Addr(), l)
-	s := newServer(newHandler(fsys, log), log, c)
-	return errors.Join(s.run(ctx, stopListening, ln), fsys.Close())
+	return errors.Join(serveTree(fsys, l.ShareConfig, log, func(h http.Handler) error {
+		announce(e.stdout, ln.Addr(), l)
+		if c.Anonymous {
+			log.Warn().Msg("everybody who can reach the address may read and write")
+		}
+		return newServer(h, log, c).run(ctx, stopListening, ln)
+	}), fsys.Close())
+}
+
+// serveTree calls run with what answers requests for fsys.
+func serveTree(fsys *overlay.FS, share ShareConfig, log zerolog.Logger, run func(http.Handler) error) error {
+	locks, err := openLocks(share)
+	if err != nil {
+		return err
+	}
+	h, err := newHandler(fsys, share, locks, log)
+	if err == nil {
+		err = run(h)
+	}
+	return errors.Join(err, locks.Close())
 }
 
 // openLayers opens the engine, and leaves no directory behind when that fails.

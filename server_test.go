@@ -206,20 +206,24 @@ func TestAccessLogIsOneTrueLinePerRequest(t *testing.T) {
 // sendfile(2).
 func TestDownloadsStillReachTheServersReadFrom(t *testing.T) {
 	const size = 3<<20 + 5
-	rec := &readFromRecorder{ResponseRecorder: httptest.NewRecorder()}
+	name := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(name, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	h := accessLog(discardLog(), keepMoving(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		name := filepath.Join(t.TempDir(), "f")
-		if err := os.WriteFile(name, make([]byte, size), 0o600); err != nil {
-			t.Error(err)
-		}
 		http.ServeFile(w, r, name)
 	})))
-	h.ServeHTTP(rec, httptest.NewRequest("GET", "/f", nil))
-	if rec.fromFile != size {
-		t.Errorf("%d bytes came from a file one LimitedReader deep, want %d", rec.fromFile, size)
-	}
-	if rec.Body.Len() != size {
-		t.Errorf("%d bytes arrived, want %d", rec.Body.Len(), size)
+	for rng, want := range map[string]int64{"": size, "bytes=5-1500004": 1_500_000} {
+		rec := &readFromRecorder{ResponseRecorder: httptest.NewRecorder()}
+		r := httptest.NewRequest("GET", "/f", nil)
+		r.Header.Set("Range", rng)
+		h.ServeHTTP(rec, r)
+		if rec.fromFile != want {
+			t.Errorf("Range %q: %d bytes came from a file one LimitedReader deep, want %d", rng, rec.fromFile, want)
+		}
+		if got := rec.Body.Len(); int64(got) != want {
+			t.Errorf("Range %q: %d bytes arrived, want %d", rng, got, want)
+		}
 	}
 }
 
@@ -271,7 +275,14 @@ func TestAStalledUploadIsCutAndASlowOneIsNot(t *testing.T) {
 		}
 
 		time.Sleep(stallTimeout + time.Second) // the connection may rest longer than a body
-		fmt.Fprint(client, "COPY / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
+		fmt.Fprint(client, "COPY / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
+		if line, err := answers.ReadString('\n'); line != "HTTP/1.1 100 Continue\r\n" {
+			t.Fatalf("asked whether to go on: %q, %v", line, err)
+		}
+		if _, err := answers.Discard(len("\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(client, "x")
 		if got := <-result; got != "x <nil>" {
 			t.Errorf("long work: %s", got)
 		}

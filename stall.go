@@ -13,15 +13,12 @@ import (
 func keepMoving(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
-		// The last request on this connection has left its deadline, which a
-		// "100 Continue" must not meet.
-		_ = rc.SetWriteDeadline(time.Time{}) // fails only on a connection that is gone
 		if r.Body != nil && r.Body != http.NoBody {
 			r.Body = &movingBody{r.Body, rc}
 		}
 		next.ServeHTTP(&movingWriter{w, rc}, r)
-		// What the server still has buffered goes out after this. The next
-		// request on the connection sets its deadlines anew.
+		// What the server still has buffered goes out after this. It takes the
+		// deadlines away itself before the next request.
 		_ = rc.SetWriteDeadline(time.Now().Add(stallTimeout)) // fails only on a connection that is gone
 	})
 }
@@ -35,13 +32,7 @@ func (b *movingBody) Read(p []byte) (int, error) {
 	if err := b.rc.SetReadDeadline(time.Now().Add(stallTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return 0, err
 	}
-	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		// The server now watches the connection for its end, and would take a
-		// deadline that passes for one, and cancel the request.
-		_ = b.rc.SetReadDeadline(time.Time{}) // fails only on a connection that is gone
-	}
-	return n, err
+	return b.ReadCloser.Read(p)
 }
 
 type movingWriter struct {

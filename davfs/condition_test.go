@@ -33,6 +33,7 @@ func TestCheckConditions(t *testing.T) {
 		{"PUT", mapped, []string{"If-Match", `"b"`, "If-Match", `"a"`}, proceed},
 		{"PUT", mapped, []string{"If-Match", `"b"`}, preconditionFailed},
 		{"PUT", mapped, []string{"If-Match", `W/"a"`}, preconditionFailed},
+		{"PUT", representation{exists: true, etag: `W/"a"`}, []string{"If-Match", `W/"a"`}, preconditionFailed},
 		{"PUT", mapped, []string{"If-Match", `*`}, proceed},
 		{"PUT", mapped, []string{"If-Match", ``}, preconditionFailed},
 		{"PUT", mapped, []string{"If-Match", `a`}, preconditionFailed},

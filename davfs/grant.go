@@ -31,7 +31,7 @@ func (h *Handler) lock(w http.ResponseWriter, rq *request) error {
 		return refuse(http.StatusBadRequest, "LOCK has depth 0 or infinity")
 	}
 	return h.grant(w, rq, LockRequest{
-		Root: rq.path, Infinite: d == depthInfinity, Shared: info.shared,
+		Root: rq.real, Infinite: d == depthInfinity, Shared: info.shared,
 		Principal: rq.user, Owner: info.owner, Timeout: timeout,
 	})
 }
@@ -40,7 +40,7 @@ func (h *Handler) lock(w http.ResponseWriter, rq *request) error {
 // 7.3), which is the only thing that LOCK ever makes: what could not be looked
 // at is not taken for free.
 func (h *Handler) grant(w http.ResponseWriter, rq *request, ask LockRequest) error {
-	release, err := h.hold(rq, rq.path)
+	release, err := h.hold(rq, rq.real)
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func (h *Handler) grant(w http.ResponseWriter, rq *request, ask LockRequest) err
 	}
 	if !exists && h.junk(rq.path) != JunkDrop {
 		if err := h.makeEmpty(rq.path); err != nil {
-			return errors.Join(err, h.locks.Unlock(lock.Token, rq.user, rq.path))
+			return errors.Join(err, h.locks.Unlock(lock.Token, rq.user, rq.real))
 		}
 	}
 	w.Header().Set("Lock-Token", "<"+lock.Token+">")
@@ -86,7 +86,7 @@ func (h *Handler) refresh(w http.ResponseWriter, rq *request, ask LockRequest) e
 	}
 	err := ErrNoSuchLock
 	for _, token := range tokens {
-		if _, err = h.locks.Refresh(token, rq.user, rq.path, ask.Timeout); err == nil {
+		if _, err = h.locks.Refresh(token, rq.user, rq.real, ask.Timeout); err == nil {
 			h.answerLock(w, rq, http.StatusOK)
 			return nil
 		}
@@ -101,7 +101,7 @@ func (h *Handler) refresh(w http.ResponseWriter, rq *request, ask LockRequest) e
 // answerLock tells of all locks on the resource (RFC 4918, section 9.10.1).
 func (h *Handler) answerLock(w http.ResponseWriter, rq *request, status int) {
 	body := []byte(xmlHeader + `<D:prop xmlns:D="DAV:"><D:lockdiscovery>`)
-	for _, lock := range h.locks.Covering(rq.path) {
+	for _, lock := range h.locks.Covering(rq.real) {
 		body = appendActiveLock(body, h.hrefPrefix(rq), lock)
 	}
 	body = append(body, "</D:lockdiscovery></D:prop>\n"...)
@@ -116,7 +116,7 @@ func (h *Handler) unlock(w http.ResponseWriter, rq *request) error {
 	if err != nil {
 		return err
 	}
-	err = h.locks.Unlock(token, rq.user, rq.path)
+	err = h.locks.Unlock(token, rq.user, rq.real)
 	if errors.Is(err, ErrNoSuchLock) {
 		// RFC 4918, section 9.11.1
 		return &protocolError{status: http.StatusConflict, condition: "lock-token-matches-request-uri", err: err}
@@ -147,7 +147,7 @@ func (h *Handler) lockedError(rq *request, err error, condition string) error {
 // must have the tokens of (RFC 4918, section 7): itself, all beneath it that
 // goes or is replaced, and the collection whose membership changes.
 func touched(rq *request) []Touch {
-	own, parent := Touch{Path: rq.path}, Touch{Path: rq.path.Parent()}
+	own, parent := Touch{Path: rq.real}, Touch{Path: rq.real.Parent()}
 	switch rq.Method {
 	case "PUT", "PATCH", "PROPPATCH":
 		if rq.info != nil {
@@ -161,9 +161,9 @@ func touched(rq *request) []Touch {
 			return []Touch{parent}
 		}
 	case "DELETE":
-		return []Touch{{Path: rq.path, Tree: true}, parent}
+		return []Touch{{Path: rq.real, Tree: true}, parent}
 	case "MOVE":
-		return append(replaced(rq), Touch{Path: rq.path, Tree: true}, parent)
+		return append(replaced(rq), Touch{Path: rq.real, Tree: true}, parent)
 	case "COPY":
 		return replaced(rq)
 	}
@@ -172,9 +172,9 @@ func touched(rq *request) []Touch {
 
 // replaced is what a COPY or MOVE touches at its destination.
 func replaced(rq *request) []Touch {
-	touches := []Touch{{Path: rq.dst, Tree: true}}
+	touches := []Touch{{Path: rq.dstReal, Tree: true}}
 	if rq.dstInfo == nil {
-		touches = append(touches, Touch{Path: rq.dst.Parent()})
+		touches = append(touches, Touch{Path: rq.dstReal.Parent()})
 	}
 	return touches
 }
@@ -184,7 +184,7 @@ func isNewLock(rq *request) bool { return rq.ContentLength != 0 }
 
 // writeLockDiscovery tells of the locks on a resource.
 func writeLockDiscovery(m *multistatus, tag propTag, e *entry) bool {
-	locks := e.h.locks.Covering(e.path)
+	locks := e.h.locks.Covering(e.real)
 	if len(locks) == 0 {
 		m.empty(tag)
 		return true
@@ -204,10 +204,10 @@ func writeLockDiscovery(m *multistatus, tag propTag, e *entry) bool {
 func (h *Handler) forgetLocks(rq *request, replacedInfo *overlay.Info) error {
 	var errs []error
 	if rq.Method == "MOVE" {
-		errs = append(errs, h.locks.RemoveTree(rq.path))
+		errs = append(errs, h.locks.RemoveTree(rq.real))
 	}
 	if replacedInfo != nil && (rq.Method == "MOVE" || replacedInfo.IsDir()) {
-		errs = append(errs, h.locks.RemoveTree(rq.dst))
+		errs = append(errs, h.locks.RemoveTree(rq.dstReal))
 	}
 	return errors.Join(errs...)
 }
@@ -216,7 +216,7 @@ func (h *Handler) forgetLocks(rq *request, replacedInfo *overlay.Info) error {
 // a DELETE and the end of its locks left them.
 func (h *Handler) pruneLocks() error {
 	return h.locks.Prune(func(lock Lock) bool {
-		info, err := h.look(lock.Root)
+		info, err := look(h.tree, lock.Root)
 		return info != nil || err != nil
 	})
 }

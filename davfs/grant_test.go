@@ -320,7 +320,7 @@ func TestHandlerKeepsLocksOverARestart(t *testing.T) {
 	defer func() { mustDo(t, locks.Close()) }()
 	handler, err := NewHandler(s.fs, Options{Locks: locks})
 	mustDo(t, err)
-	s.Config.Handler = handler
+	s.restart(handler)
 	s.want(423, "PUT", "/f", "x")
 	s.want(204, "PUT", "/f", "x", "If: (<"+token+">)")
 	s.want(201, "PUT", "/gone", "x")
@@ -339,6 +339,34 @@ func TestWithoutALockNobodyIsLockedOut(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// Who comes through a symlink meets the same locks.
+func TestNoLinkLeadsAroundALock(t *testing.T) {
+	s := serve(t, map[string]string{"d/f": "1", "d/e/x": "2", "to": "-> d", "back": "-> /d/e/../f", "loop": "-> loop"}, asUser)
+	token := s.locked("/to/f", "Test-User: alice")
+	for _, path := range []string{"/d/f", "/to/f", "/back"} {
+		s.want(423, "PUT", path, "x", "Test-User: bob")
+		s.want(423, "PROPPATCH", path, patchSet("<x:a>1</x:a>"), "Test-User: bob")
+		s.want(423, "LOCK", path, lockExclusive, "Test-User: bob")
+		if got := s.want(207, "PROPFIND", path, named("D:lockdiscovery"), "Depth: 0"); !strings.Contains(got.body, token) {
+			t.Errorf("%s does not tell of its lock", path)
+		}
+	}
+	for _, path := range []string{"/d", "/to/"} {
+		if got := s.want(207, "PROPFIND", path, named("D:lockdiscovery"), "Depth: 1"); !strings.Contains(got.body, token) {
+			t.Errorf("the listing of %s does not tell of the lock", path)
+		}
+	}
+	s.want(423, "DELETE", "/to/f", "", "Test-User: bob")
+	s.want(423, "DELETE", "/d", "", "Test-User: bob")
+	s.want(423, "MOVE", "/d/e/x", "", "Destination: /to/f", "Test-User: bob")
+	s.want(423, "COPY", "/d/e/x", "", "Destination: /to/f", "Test-User: bob")
+	s.want(204, "PUT", "/back", "x", "If: (<"+token+">)", "Test-User: alice")
+	s.want(204, "DELETE", "/back", "", "Test-User: bob") // the link is nobody's
+	s.want(403, "LOCK", "/loop/x", lockExclusive, "Test-User: bob")
+	s.want(204, "UNLOCK", "/d/f", "", "Lock-Token: <"+token+">", "Test-User: alice")
+	s.wantMerged("d/ d/e/ d/e/x=2 d/f=x loop~ to~")
 }
 
 // Several requests under one token at once all pass.

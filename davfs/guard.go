@@ -1,9 +1,7 @@
 package davfs
 
 import (
-	"errors"
 	"io"
-	"io/fs"
 	"net/http"
 	"syscall"
 	"time"
@@ -15,6 +13,7 @@ import (
 type request struct {
 	*http.Request
 	path  Path // in the share
+	real  Path // the same without symlinks, for locks
 	slash bool // the client takes it for a collection
 	front front
 	ifs   ifHeader
@@ -23,6 +22,7 @@ type request struct {
 
 	// Of COPY and MOVE, from readDestination.
 	dst      Path
+	dstReal  Path
 	dstSlash bool
 	dstInfo  *overlay.Info
 }
@@ -44,9 +44,15 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 	if m.noBody && hasBody(r) {
 		return nil, refuse(http.StatusUnsupportedMediaType, "the method takes no body") // RFC 4918, section 9.3
 	}
-	rq := &request{Request: r, path: p, slash: slash || p.IsRoot()}
+	rq := &request{Request: r, path: p, real: p, slash: slash || p.IsRoot()}
+	if m.changes {
+		rq.real = h.real(p, m.follows)
+	}
 	if h.opts.User != nil {
 		rq.user = h.opts.User(r)
+	}
+	if err := h.refuseLinks(p); err != nil {
+		return nil, err
 	}
 	if rq.front, err = h.opts.Site.front(r, h.policy); err != nil {
 		return nil, err
@@ -54,7 +60,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 	if rq.ifs, err = parseIf(r.Header); err != nil {
 		return nil, err
 	}
-	if rq.info, err = h.look(p); err != nil {
+	if rq.info, err = look(h.tree, p); err != nil {
 		return nil, err
 	}
 	if err := h.mayMake(rq); err != nil {
@@ -69,6 +75,17 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 	return rq, nil
 }
 
+// refuseLinks answers 404 to a path through a symlink, if they are hidden.
+func (h *Handler) refuseLinks(p Path) error {
+	if !h.opts.HideSymlinks {
+		return nil
+	}
+	if _, links := h.followLinks(p, true); links > 0 {
+		return refuse(http.StatusNotFound, "a hidden symlink is on the way")
+	}
+	return nil
+}
+
 // hasBody says whether a request has a body, of whatever length and form.
 func hasBody(r *http.Request) bool {
 	if r.ContentLength != 0 {
@@ -80,15 +97,6 @@ func hasBody(r *http.Request) bool {
 		return n > 0
 	}
 	return false
-}
-
-// look finds what a path shows: nil for nothing.
-func (h *Handler) look(p Path) (*overlay.Info, error) {
-	info, err := statOrLink(h.tree, p.Name())
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG) {
-		return nil, nil
-	}
-	return info, err
 }
 
 // mayMake refuses to make what the share's rules for names forbid.
@@ -159,12 +167,12 @@ func (h *Handler) resolveTag(rq *request) func(string) (Path, error) {
 
 // stateOf is what an If list is held against.
 func (h *Handler) stateOf(p Path) (ifState, error) {
-	info, err := h.look(p)
+	info, err := look(h.tree, p)
 	if err != nil {
 		return ifState{}, err
 	}
 	var state ifState
-	for _, lock := range h.locks.Covering(p) {
+	for _, lock := range h.locks.Covering(h.real(p, true)) {
 		state.tokens = append(state.tokens, lock.Token)
 	}
 	if info != nil {
@@ -175,7 +183,8 @@ func (h *Handler) stateOf(p Path) (ifState, error) {
 
 // hold takes the names that a change concerns and looks again at everything
 // that may have changed since the guard looked: what is there, preconditions,
-// locks. Nothing that would change them happens until release.
+// locks. Nothing that would change them happens until release. The paths are
+// without symlinks.
 func (h *Handler) hold(rq *request, paths ...Path) (release func(), err error) {
 	names := make([]string, len(paths))
 	for i, p := range paths {
@@ -187,11 +196,11 @@ func (h *Handler) hold(rq *request, paths ...Path) (release func(), err error) {
 			unlock()
 		}
 	}()
-	if rq.info, err = h.look(rq.path); err != nil {
+	if rq.info, err = look(h.tree, rq.path); err != nil {
 		return nil, err
 	}
 	if len(paths) > 1 {
-		if rq.dstInfo, err = h.look(rq.dst); err != nil {
+		if rq.dstInfo, err = look(h.tree, rq.dst); err != nil {
 			return nil, err
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"overdav/overlay"
 )
 
 // Each way to write a path that is not the one canonical way is refused, in
@@ -229,6 +231,23 @@ func TestSymlinksStayInTheTree(t *testing.T) {
 	}
 }
 
+func TestHiddenSymlinks(t *testing.T) {
+	s := serve(t, map[string]string{"d/f": "1", "l": "-> d", "m": "-> d/f", "o": "-> o"}, func(o *Options) { o.HideSymlinks = true })
+	for _, path := range []string{"/l", "/m", "/l/f", "/l/new", "/o", "/o/x"} {
+		for _, method := range []string{"GET", "PUT", "DELETE", "PROPFIND", "LOCK", "MOVE", "MKCOL", "PROPPATCH"} {
+			if got := s.do(method, path, "", "Depth: 0", "Destination: /n").status; got != 404 {
+				t.Errorf("%s %s: got %d, want 404", method, path, got)
+			}
+		}
+		s.want(403, "COPY", "/d/f", "", "Destination: "+path)
+	}
+	got := parseListing(t, s.want(207, "PROPFIND", "/", "", "Depth: 1").body)
+	if got.hrefs() != "/ /d/" {
+		t.Errorf("the listing has %s", got.hrefs())
+	}
+	s.wantMerged("d/ d/f=1 l~ m~ o~")
+}
+
 // A change waits for what concerns it, and for nothing else.
 func TestNameLocksKeepFamiliesApart(t *testing.T) {
 	var l nameLocks
@@ -256,5 +275,24 @@ func TestNameLocksKeepFamiliesApart(t *testing.T) {
 	wg.Wait()
 	if len(l.held) != 0 {
 		t.Errorf("%d names are held by nobody", len(l.held))
+	}
+}
+
+// A tree without an upper layer is read as any other, and changed by nobody.
+func TestTreeWithoutAnUpperRefusesEveryChange(t *testing.T) {
+	s := serveOn(t, map[string]string{"f": "1", "d/": ""}, func(o *overlay.Options) { o.Upper, o.Work = "", "" })
+	for _, request := range [][]string{
+		{"PUT", "/f", "x"}, {"PUT", "/n", "x"}, {"DELETE", "/f", ""}, {"MKCOL", "/n", ""}, {"LOCK", "/n", lockExclusive},
+		{"MOVE", "/f", "", "Destination: /n"}, {"COPY", "/f", "", "Destination: /n"}, {"COPY", "/d", "", "Destination: /f"},
+	} {
+		s.want(403, request[0], request[1], request[2], request[3:]...)
+	}
+	if got := s.want(207, "PROPPATCH", "/f", patchSet("<x:a>1</x:a>")); !strings.Contains(got.body, "403 Forbidden") {
+		t.Errorf("PROPPATCH: got %s", got.body)
+	}
+	s.want(200, "GET", "/f", "")
+	s.want(207, "PROPFIND", "/", named("D:quota-available-bytes", "D:quota-used-bytes", "D:getetag"), "Depth: 1")
+	if left := s.handler.locks.Below(Path{}); len(left) > 0 {
+		t.Errorf("locks are left: %v", left)
 	}
 }

@@ -32,6 +32,9 @@ type Options struct {
 	// ByteNames lets clients use names that are not UTF-8; PortableNames
 	// refuses to make names that Windows cannot hold.
 	ByteNames, PortableNames bool
+	// HideSymlinks shows no symlink and nothing through one; else they are
+	// resolved inside the tree.
+	HideSymlinks bool
 	// Listing answers GET and HEAD of collections; dir is a name of the tree.
 	// Nil means an empty page.
 	Listing func(w http.ResponseWriter, r *http.Request, dir string)
@@ -69,6 +72,9 @@ func NewHandler(fs *FileSystem, o Options) (*Handler, error) {
 	if h.locks == nil {
 		h.locks = NewLocks(LockOptions{})
 	}
+	if _, err := o.Site.front(&http.Request{}, policy); err != nil {
+		return nil, err // of the public URL; nothing else is in that request
+	}
 	h.parents = &Parents{site: o.Site, shares: []Path{share}}
 	return h, h.pruneLocks()
 }
@@ -87,6 +93,7 @@ type method struct {
 	serve   func(*Handler, http.ResponseWriter, *request) error
 	changes bool // refused by a read-only share
 	noBody  bool // a body has no meaning: it is refused with 415
+	follows bool // a symlink as the last name is followed
 }
 
 // methods are those that the share knows. OPTIONS, PROPFIND, LOCK and the rest
@@ -98,16 +105,16 @@ func init() {
 		"OPTIONS":   {serve: (*Handler).options},
 		"GET":       {serve: (*Handler).get},
 		"HEAD":      {serve: (*Handler).get},
-		"PUT":       {serve: (*Handler).put, changes: true},
-		"PATCH":     {serve: (*Handler).patch, changes: true},
+		"PUT":       {serve: (*Handler).put, changes: true, follows: true},
+		"PATCH":     {serve: (*Handler).patch, changes: true, follows: true},
 		"DELETE":    {serve: (*Handler).delete, changes: true},
 		"MKCOL":     {serve: (*Handler).mkcol, changes: true, noBody: true},
 		"COPY":      {serve: (*Handler).copy, changes: true},
 		"MOVE":      {serve: (*Handler).move, changes: true},
-		"LOCK":      {serve: (*Handler).lock, changes: true},
-		"UNLOCK":    {serve: (*Handler).unlock, changes: true},
+		"LOCK":      {serve: (*Handler).lock, changes: true, follows: true},
+		"UNLOCK":    {serve: (*Handler).unlock, changes: true, follows: true},
 		"PROPFIND":  {serve: (*Handler).propfind},
-		"PROPPATCH": {serve: (*Handler).proppatch, changes: true},
+		"PROPPATCH": {serve: (*Handler).proppatch, changes: true, follows: true},
 	}
 }
 
@@ -121,7 +128,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	m, ok := methods[r.Method]
 	if !ok {
-		w.Header().Set("Allow", h.allow(nil, false))
 		return refuse(http.StatusMethodNotAllowed, "no such method here")
 	}
 	if r.Method == http.MethodOptions && r.URL.Path == "*" {
@@ -140,11 +146,23 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 // fail answers with an error that a handler returned before it wrote anything.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	status := Status(r.Method, err)
-	if h.opts.Log != nil {
+	if h.opts.Log != nil && status != http.StatusNotModified {
 		h.opts.Log(r, status, err)
 	}
 	if errors.Is(err, context.Canceled) {
 		return // the client is gone
 	}
+	if status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", h.allowAt(r)) // RFC 9110, section 15.5.6
+	}
 	writeError(w, r, err)
+}
+
+// note tells the log of what went wrong after the change that the client asked
+// for was made. Locks whose end could not be written down have ended all the
+// same, and the next change of any lock writes it.
+func (h *Handler) note(rq *request, err error) {
+	if err != nil && h.opts.Log != nil {
+		h.opts.Log(rq.Request, http.StatusInternalServerError, err)
+	}
 }

@@ -279,7 +279,14 @@ func TestLocksExpire(t *testing.T) {
 		if _, err := l.Refresh(lock.Token, "me", at(t, "/f"), 0); !errors.Is(err, ErrNoSuchLock) {
 			t.Errorf("refresh after the end: %v, want %v", err, ErrNoSuchLock)
 		}
-		mustLock(t, l, LockRequest{Root: at(t, "/f"), Principal: "they"})
+		lock = mustLock(t, l, LockRequest{Root: at(t, "/f"), Principal: "they"})
+		if _, err := l.Refresh(lock.Token, "they", at(t, "/f"), time.Second); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if err := l.Check("me", nil, touch); err != nil {
+			t.Errorf("after a refresh to a shorter time: %v", err)
+		}
 	})
 }
 

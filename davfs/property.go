@@ -25,6 +25,7 @@ type entry struct {
 	h      *Handler
 	prefix Path // of hrefs
 	path   Path
+	real   Path          // without symlinks, for locks
 	info   *overlay.Info // of what it leads to, if it is a symlink
 
 	dead     []webdav.Property

@@ -64,11 +64,12 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 	}
 	out, end := beginMultistatus(w, rq.Request)
 	l := lister{h: h, out: out, prefix: h.hrefPrefix(rq), props: selectProps(ask, len(body) == 0), brief: isBrief(rq.Header)}
+	real := h.real(rq.path, true)
 	if !noRoot {
-		l.write(&entry{h: h, prefix: l.prefix, path: rq.path, info: rq.info}, false)
+		l.write(&entry{h: h, prefix: l.prefix, path: rq.path, real: real, info: rq.info}, false)
 	}
 	l.budget = h.opts.InfiniteDepth
-	l.members(rq.path, members, d == depthInfinity)
+	l.members(rq.path, real, members, d == depthInfinity)
 	if err := end(); err != nil && h.opts.Log != nil {
 		h.opts.Log(rq.Request, http.StatusMultiStatus, err) // the client went away meanwhile
 	}
@@ -195,11 +196,14 @@ type lister struct {
 
 // members writes the members of a collection, and with deep what they hold.
 // Symlinks are shown as what they lead to, but not gone into: what they lead to
-// is elsewhere in the tree, or above.
-func (l *lister) members(dir Path, infos []*overlay.Info, deep bool) (more bool) {
+// is elsewhere in the tree, or above. real is dir without symlinks.
+func (l *lister) members(dir, real Path, infos []*overlay.Info, deep bool) (more bool) {
 	for _, info := range infos {
 		if l.out.failed() {
 			return false
+		}
+		if l.h.opts.HideSymlinks && isSymlink(info) {
+			continue
 		}
 		if deep {
 			if l.budget == 0 {
@@ -208,16 +212,20 @@ func (l *lister) members(dir Path, infos []*overlay.Info, deep bool) (more bool)
 			}
 			l.budget--
 		}
-		p := dir.child(info.Name())
-		l.write(&entry{h: l.h, prefix: l.prefix, path: p, info: followed(l.h.tree, dir.Name(), info)}, true)
-		if deep && info.IsDir() && !l.beneath(p) {
+		e := &entry{h: l.h, prefix: l.prefix, path: dir.child(info.Name()), real: real.child(info.Name()), info: info}
+		if isSymlink(info) {
+			e.info = followed(l.h.tree, dir.Name(), info)
+			e.real = l.h.real(e.real, true)
+		}
+		l.write(e, true)
+		if deep && info.IsDir() && !l.beneath(e.path, e.real) {
 			return false
 		}
 	}
 	return true
 }
 
-func (l *lister) beneath(dir Path) (more bool) {
+func (l *lister) beneath(dir, real Path) (more bool) {
 	infos, err := l.h.tree.ReadDir(dir.Name())
 	if err != nil {
 		l.out.startResponse(l.prefix, dir, true)
@@ -225,7 +233,7 @@ func (l *lister) beneath(dir Path) (more bool) {
 		l.out.endResponse()
 		return true
 	}
-	return l.members(dir, infos, true)
+	return l.members(dir, real, infos, true)
 }
 
 // truncated ends a listing that would be too long: it has more than what was

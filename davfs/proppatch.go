@@ -28,7 +28,7 @@ func (h *Handler) proppatch(w http.ResponseWriter, rq *request) error {
 		h.answerPatches(w, rq, patches, nil)
 		return nil
 	}
-	release, err := h.hold(rq, rq.path)
+	release, err := h.hold(rq, rq.real)
 	if err != nil {
 		return err
 	}

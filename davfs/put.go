@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"overdav/overlay"
 )
@@ -96,7 +98,7 @@ func (h *Handler) upload(w http.ResponseWriter, rq *request, fill func(*upload) 
 	if setMtime = setMtime && err == nil; setMtime {
 		u.staged.SetModTime(mtime)
 	}
-	release, err := h.hold(rq, rq.path)
+	release, err := h.hold(rq, rq.real)
 	if err != nil {
 		return err
 	}
@@ -127,6 +129,9 @@ func bodyError(err error) error {
 	var decided *protocolError
 	if errors.As(err, &tooLarge) || errors.As(err, &decided) {
 		return err
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return &protocolError{status: http.StatusRequestTimeout, err: err} // RFC 9110, section 15.5.9
 	}
 	return &protocolError{status: http.StatusBadRequest, err: fmt.Errorf("the body broke off: %w", err)}
 }
@@ -238,6 +243,10 @@ func dropUpload(w http.ResponseWriter, rq *request) error {
 	if _, err := io.Copy(io.Discard, rq.Body); err != nil {
 		return bodyError(err)
 	}
+	// Without validators Finder would look for what is not there.
+	now := time.Now().UTC()
+	w.Header().Set("ETag", `"`+strconv.FormatInt(now.UnixNano(), 36)+`"`)
+	w.Header().Set("Last-Modified", now.Format(http.TimeFormat))
 	writeDone(w, false)
 	return nil
 }

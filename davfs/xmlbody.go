@@ -30,6 +30,15 @@ const (
 	maxXMLAttributes = 2000
 )
 
+// Limits on what a body leaves behind, in bytes. Values have to be limited as
+// they are written: one long namespace, declared once, comes back with each
+// element that uses it.
+const (
+	maxXMLValues = 1 << 20  // of all properties, their names included; what one may have is for the store to say
+	maxXMLOwner  = 64 << 10 // of an owner, before the lock table says no
+	maxXMLNames  = 64 << 10 // of the names in a propfind, which each entry of the answer repeats
+)
+
 const (
 	nsDAV   = "DAV:"
 	nsXML   = "http://www.w3.org/XML/1998/namespace"
@@ -250,6 +259,22 @@ func (e *xmlElement) elements() iter.Seq[*xmlElement] {
 	}
 }
 
+// properties yields what stands in the DAV:prop elements directly in e.
+func (e *xmlElement) properties() iter.Seq[*xmlElement] {
+	return func(yield func(*xmlElement) bool) {
+		for prop := range e.elements() {
+			if !prop.isDAV("prop") {
+				continue
+			}
+			for p := range prop.elements() {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // isDAV reports whether e is the element of that name in the DAV namespace.
 func (e *xmlElement) isDAV(local string) bool { return e.name == xml.Name{Space: nsDAV, Local: local} }
 
@@ -328,17 +353,20 @@ func declaredEncoding(body []byte) string {
 //
 // It is written anew rather than cut out of the body, so that whatever the
 // parser let pass, what comes out is well-formed: one property must not make the
-// listing of its whole collection unreadable.
-func (e *xmlElement) appendContent(dst []byte) []byte {
+// listing of its whole collection unreadable. More than limit bytes are an error.
+func (e *xmlElement) appendContent(dst []byte, limit int) ([]byte, error) {
+	start := len(dst)
 	for _, n := range e.content {
 		if n.element == nil {
 			dst = appendXMLText(dst, n.text)
-			continue
+		} else {
+			dst = n.element.append(dst, n.element.borrowed())
 		}
-		top := n.element
-		dst = top.append(dst, top.borrowed())
+		if len(dst)-start > limit {
+			return dst[:start], fmt.Errorf("%w: a value has more than %d bytes", errXMLTooLarge, limit)
+		}
 	}
-	return dst
+	return dst, nil
 }
 
 // append appends e with its own declarations and those given.
@@ -480,10 +508,10 @@ func parsePropfind(body []byte) (propfindBody, error) {
 		return propfindBody{}, fmt.Errorf("%w: not a propfind", errBadXML)
 	}
 	var pf propfindBody
+	var asked []*xmlElement // prop or include
 	kinds, includes := 0, 0
-	seen := make(map[xml.Name]bool)
 	for e := range root.elements() {
-		switch {
+		switch { // what is not known is passed over (RFC 4918, section 17)
 		case e.isDAV("allprop"):
 			pf.kind = findAll
 			kinds++
@@ -493,22 +521,36 @@ func parsePropfind(body []byte) (propfindBody, error) {
 		case e.isDAV("prop"):
 			pf.kind = findNamed
 			kinds++
+			asked = append(asked, e)
 		case e.isDAV("include"):
 			includes++
-		default:
-			continue // what is not known is passed over (RFC 4918, section 17)
-		}
-		for p := range e.elements() {
-			if !seen[p.name] {
-				seen[p.name] = true
-				pf.names = append(pf.names, p.name)
-			}
+			asked = append(asked, e)
 		}
 	}
 	if kinds != 1 || includes > 0 && pf.kind != findAll {
 		return propfindBody{}, fmt.Errorf("%w: propfind needs one of allprop, propname and prop", errBadXML)
 	}
-	return pf, nil
+	pf.names, err = propNames(asked)
+	return pf, err
+}
+
+// propNames returns the names in the given elements, each once.
+func propNames(lists []*xmlElement) (names []xml.Name, err error) {
+	seen := make(map[xml.Name]bool)
+	size := 0
+	for _, list := range lists {
+		for p := range list.elements() {
+			if seen[p.name] {
+				continue
+			}
+			seen[p.name] = true
+			names = append(names, p.name)
+			if size += len(p.name.Space) + len(p.name.Local); size > maxXMLNames {
+				return nil, fmt.Errorf("%w: more than %d bytes of names", errXMLTooLarge, maxXMLNames)
+			}
+		}
+	}
+	return names, nil
 }
 
 // A propPatch is one instruction of a PROPPATCH.
@@ -531,23 +573,25 @@ func parsePropertyUpdate(body []byte) ([]propPatch, error) {
 		return nil, fmt.Errorf("%w: not a propertyupdate", errBadXML)
 	}
 	var patches []propPatch
+	total := 0
 	for instruction := range root.elements() {
 		remove := instruction.isDAV("remove")
 		if !remove && !instruction.isDAV("set") {
 			continue
 		}
-		for prop := range instruction.elements() {
-			if !prop.isDAV("prop") {
-				continue
-			}
-			for p := range prop.elements() {
-				patch := propPatch{remove: remove, name: p.name}
-				if !remove {
-					patch.lang = p.lang()
-					patch.value = p.appendContent(nil)
+		for p := range instruction.properties() {
+			patch := propPatch{remove: remove, name: p.name}
+			if !remove {
+				patch.lang = p.lang()
+				if patch.value, err = p.appendContent(nil, maxXMLValues-total); err != nil {
+					return nil, err
 				}
-				patches = append(patches, patch)
 			}
+			total += len(patch.value) + len(patch.lang) + len(patch.name.Space) + len(patch.name.Local)
+			if total > maxXMLValues {
+				return nil, fmt.Errorf("%w: more than %d bytes of properties", errXMLTooLarge, maxXMLValues)
+			}
+			patches = append(patches, patch)
 		}
 	}
 	if len(patches) == 0 {
@@ -591,7 +635,11 @@ func parseLockInfo(body []byte) (lockInfo, error) {
 				}
 			}
 		case e.isDAV("owner"):
-			info.owner = string(e.appendContent(nil))
+			owner, err := e.appendContent(nil, maxXMLOwner)
+			if err != nil {
+				return lockInfo{}, err
+			}
+			info.owner = string(owner)
 		}
 	}
 	if scopes != 1 || writes != 1 {

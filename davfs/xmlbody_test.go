@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -252,11 +253,100 @@ func TestXMLContentStandsAlone(t *testing.T) {
 			t.Fatalf("%s: %v", tt.name, err)
 		}
 		for p := range root.elements() {
-			if got := string(p.appendContent(nil)); got != tt.want {
-				t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
+			if got, err := p.appendContent(nil, maxXMLValues); string(got) != tt.want || err != nil {
+				t.Errorf("%s: got %s, %v; want %s", tt.name, got, err, tt.want)
 			}
 		}
 	}
+}
+
+// One long namespace, or many of them, used again and again: the bodies are
+// small, and what they ask to be stored is not.
+func TestXMLValuesAreBounded(t *testing.T) {
+	update := func(declarations, inside string) []byte {
+		return []byte(`<D:propertyupdate xmlns:D="DAV:" ` + declarations + `><D:set><D:prop>` + inside + `</D:prop></D:set></D:propertyupdate>`)
+	}
+	long := `xmlns:l="` + strings.Repeat("u", 32<<10) + `"`
+	for _, tt := range []struct {
+		name string
+		body []byte
+		want error
+	}{
+		{"a value at the limit", update("", "<p>"+strings.Repeat("x", maxXMLValues-1)+"</p>"), nil},
+		{"a value beyond it", update("", "<p>"+strings.Repeat("x", maxXMLValues)+"</p>"), errXMLTooLarge},
+		{"two values beyond it", update("", "<p>"+strings.Repeat("x", maxXMLValues/2)+"</p><q>"+strings.Repeat("x", maxXMLValues/2)+"</q>"), errXMLTooLarge},
+		{"escapes count", update("", "<p>"+strings.Repeat(">", maxXMLValues/2)+"</p>"), errXMLTooLarge},
+		{"a long namespace once", update(long, "<p><l:a/></p>"), nil},
+		{"a long namespace in each element", update(long, "<p>"+strings.Repeat("<l:a/>", 1000)+"</p>"), errXMLTooLarge},
+		{"a long namespace in each property", update(long, strings.Repeat("<p><l:a/></p>", 900)), errXMLTooLarge},
+		{"a long name of each property", update(long, nameMany("l:", 900)), errXMLTooLarge},
+		{"a long language of each property", update(`xml:lang="`+strings.Repeat("u", 32<<10)+`"`, nameMany("", 900)), errXMLTooLarge},
+		{"a long namespace in a propfind", []byte(`<D:propfind xmlns:D="DAV:" ` + long + `><D:prop>` + nameMany("l:", 900) + `</D:prop></D:propfind>`), errXMLTooLarge},
+		{"many short names in a propfind", []byte(`<D:propfind xmlns:D="DAV:"><D:prop>` + nameMany("D:", 900) + `</D:prop></D:propfind>`), nil},
+		{"a long namespace in an owner", []byte(`<D:lockinfo xmlns:D="DAV:" ` + long + `><D:lockscope><D:shared/></D:lockscope><D:locktype><D:write/></D:locktype><D:owner>` +
+			strings.Repeat("<l:a/>", 1000) + `</D:owner></D:lockinfo>`), errXMLTooLarge},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			parse := func() (err error) {
+				switch {
+				case strings.Contains(string(tt.body), "lockinfo"):
+					_, err = parseLockInfo(tt.body)
+				case strings.Contains(string(tt.body), "propfind"):
+					_, err = parsePropfind(tt.body)
+				default:
+					_, err = parsePropertyUpdate(tt.body)
+				}
+				return err
+			}
+			var err error
+			if got := allocatedBy(func() { err = parse() }); got > 32<<20 {
+				t.Errorf("%d bytes of body took %d bytes", len(tt.body), got)
+			}
+			if !errors.Is(err, tt.want) {
+				t.Errorf("err = %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+// nameMany returns n empty elements of different names.
+func nameMany(prefix string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "<%sp%d/>", prefix, i)
+	}
+	return b.String()
+}
+
+// A body of the size that callers let through takes memory in proportion,
+// whatever is in it.
+func TestXMLMemoryIsProportional(t *testing.T) {
+	const size = 1 << 20
+	fill := func(open, piece, end string) []byte {
+		return []byte(open + strings.Repeat(piece, (size-len(open)-len(end))/len(piece)) + end)
+	}
+	for name, body := range map[string][]byte{
+		"depth":      fill("", "<a>", ""),
+		"elements":   fill("<a>", "<b/>", "</a>"),
+		"attributes": fill("<a ", `b="" `, "/>"),
+		"prefixes":   fill("<a ", `xmlns:b="" `, "/>"),
+		"text":       fill("<a>", "&lt;<!-- -->", "</a>"),
+		"colons":     fill("<a>", "a:", "</a>"),
+		"UTF-16":     utf16Bytes(strings.Repeat(" ", size/2), true),
+	} {
+		if got := allocatedBy(func() { _, _ = parsePropertyUpdate(body) }); got > 64*size {
+			t.Errorf("%s: 1 MiB of body took %d MiB", name, got>>20)
+		}
+	}
+}
+
+// allocatedBy returns how many bytes f allocates, whether or not they are freed.
+func allocatedBy(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
 }
 
 // meaning writes a tree with all names resolved, so that two of them can be
@@ -306,8 +396,8 @@ func fuzzXML(t *testing.T, body []byte) {
 		elements++
 		attrs += len(e.attrs) + len(e.declares)
 		depth = max(depth, level)
-		content := e.appendContent(nil)
-		if elements < 20 {
+		content, err := e.appendContent(nil, maxXMLValues)
+		if err == nil && elements < 20 {
 			again, err := parseXML([]byte(`<elsewhere xmlns:D="DAV:" xmlns:x="other">` + string(content) + `</elsewhere>`))
 			switch {
 			case errors.Is(err, errXMLTooLarge): // at most one deeper than the document
@@ -392,7 +482,11 @@ func propsOf(t *testing.T, body string) string {
 		for propstat := range response.elements() {
 			for prop := range propstat.elements() {
 				if prop.isDAV("prop") {
-					return string(prop.appendContent(nil))
+					content, err := prop.appendContent(nil, maxXMLValues)
+					if err != nil {
+						return ""
+					}
+					return string(content)
 				}
 			}
 		}

@@ -57,6 +57,7 @@ func TestRefusalsSayWhatToDoAndWriteNothing(t *testing.T) {
 		{"lower inside upper", "$UPPER/in --upper $UPPER --work $WORK", "$UPPER"},
 		{"lower is upper", "$UPPER --upper $UPPER --work $WORK", "$UPPER"},
 		{"lower twice", "$LOWER $LOWER --upper $UPPER --work $WORK", "$LOWER"},
+		{"lower twice and upper not named", "$LOWER $LOWER", "$LOWER"},
 		{"work is upper", "$LOWER --upper $UPPER --work $UPPER", "$UPPER"},
 		{"work inside upper", "$LOWER --upper $UPPER --work $UPPER/in", "$UPPER"},
 		{"work without upper", "$LOWER --work $WORK", "add upper or remove work"},
@@ -100,6 +101,13 @@ func TestAnUpperInUseIsRefused(t *testing.T) {
 		s := serve(t, args...)
 		refused(t, filepath.Dir(l.Upper), append(args, "--listen", "127.0.0.1:0"), l.Upper)
 		s.must(201, "PUT", "still", "works")
+		s.stop()
+	})
+	t.Run("by another overdav with another work", func(t *testing.T) {
+		l, args := newShare(t)
+		s := serve(t, args...)
+		overlaytest.Build(t, l.Work+"2", "")
+		refused(t, filepath.Dir(l.Upper), append(args, "--listen", "127.0.0.1:0", "--work", l.Work+"2"), l.Upper)
 		s.stop()
 	})
 	t.Run("by the kernel", func(t *testing.T) {

@@ -443,3 +443,31 @@ func TestReadOnlyUpper(t *testing.T) {
 		t.Errorf("remove: %v, want EROFS", err)
 	}
 }
+
+func TestAttributesOfMembers(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	l := overlaytest.NewLayers(t, t.TempDir(), "d/\nd/low [user.a=lower] = x\nd/both [user.a=hidden] = x\n")
+	overlaytest.Build(t, l.Upper, "d/\nd/both [user.a=upper] = y\nd/none = z\n")
+	f, err := open(t, optionsOf(l)).Open("d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	members, err := f.Infos(-1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"low": "lower", "both": "upper", "none": ""}
+	for _, m := range members {
+		value, err := f.MemberXattr(m, "user.a")
+		if string(value) != want[m.Name()] || (err == nil) != (want[m.Name()] != "") {
+			t.Errorf("%s: got %q, %v, want %q", m.Name(), value, err, want[m.Name()])
+		}
+		if _, err := f.MemberXattr(m, "trusted.overlay.origin"); !errors.Is(err, syscall.ENODATA) {
+			t.Errorf("%s: a mark is shown: %v", m.Name(), err)
+		}
+	}
+	if len(members) != len(want) {
+		t.Errorf("%d members, want %d", len(members), len(want))
+	}
+}

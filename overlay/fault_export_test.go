@@ -11,7 +11,10 @@ func Crash(fsys *FS) {
 	fsys.staging.close()
 	fsys.work.Close()
 	_ = fsys.tags.close() // the end of a process closes and says nothing
-	_ = fsys.lockFile.Close()
+	_ = fsys.unlock()
+	if fsys.cache != nil {
+		fsys.cache.close()
+	}
 	fsys.root.shared = false
 	fsys.root.close()
 }

@@ -149,7 +149,10 @@ func (fsys *FS) Create(name string) (*File, error) {
 
 func (fsys *FS) openWrite(name string, flag int, perm fs.FileMode) (*File, error) {
 	exclusive := flag&(os.O_CREATE|os.O_EXCL) == os.O_CREATE|os.O_EXCL
+	truncate := flag&os.O_TRUNC != 0
 	err := fsys.see(name, !exclusive, func(_ place, f found) error {
+		// A copy that may not be opened for writing must have its content.
+		truncate = truncate && f.st.Mode&syscall.S_IWUSR != 0
 		switch {
 		case exclusive:
 			return syscall.EEXIST
@@ -166,7 +169,7 @@ func (fsys *FS) openWrite(name string, flag int, perm fs.FileMode) (*File, error
 	if err != nil {
 		return nil, err
 	}
-	if err := fsys.copyUp(name, true, flag&os.O_TRUNC != 0); err != nil {
+	if err := fsys.copyUp(name, true, truncate); err != nil {
 		return nil, err
 	}
 	return fsys.openUpper(name, flag)
@@ -416,7 +419,7 @@ func (f *File) Close() error {
 // ReadDir returns the next n objects of a directory, all that are left with
 // n <= 0 (fs.ReadDirFile). A merged directory's are sorted by name.
 func (f *File) ReadDir(n int) ([]fs.DirEntry, error) {
-	infos, err := f.infos(n)
+	infos, err := f.Infos(n)
 	entries := make([]fs.DirEntry, len(infos))
 	for i, info := range infos {
 		entries[i] = info
@@ -436,8 +439,8 @@ func (f *File) hold() (release func(), err error) {
 	return func() { _ = t.end(nil) }, nil // nothing was changed
 }
 
-// infos is ReadDir with our own type.
-func (f *File) infos(n int) ([]*Info, error) {
+// Infos is ReadDir with our own type.
+func (f *File) Infos(n int) ([]*Info, error) {
 	if f.dir == nil {
 		return nil, pathError("readdir", f.name, syscall.ENOTDIR)
 	}
@@ -464,6 +467,26 @@ func (f *File) infos(n int) ([]*Info, error) {
 		infos = append(infos, info)
 	}
 	return infos, nil
+}
+
+// MemberXattr returns an extended attribute of a member of the directory that
+// Infos returned, as FS.Getxattr does, but of the member itself where it is a
+// symlink, and without walking there.
+func (f *File) MemberXattr(member *Info, attr string) ([]byte, error) {
+	if f.dir == nil {
+		return nil, pathError("getxattr", f.name, syscall.ENOTDIR)
+	}
+	stored, err := f.fsys.marks.stored(attr)
+	if err != nil {
+		return nil, pathError("getxattr", joinPath(f.name, member.name), err)
+	}
+	for i := range f.dir.sources() {
+		if d, layer := f.dir.source(i); layer == member.layer {
+			value, err := d.Getxattr(member.name, stored)
+			return value, pathError("getxattr", joinPath(f.name, member.name), err)
+		}
+	}
+	return nil, pathError("getxattr", joinPath(f.name, member.name), syscall.ESTALE)
 }
 
 // SyscallConn gives net/http the descriptor of a regular file (sendfile(2)).

@@ -75,6 +75,8 @@ func (d *lowerDraw) add() {
 		d.line(name, "whiteout")
 	case n < 19 && len(d.files) > 0:
 		d.line(name, "==", d.files[uniform(len(d.files)).Draw(d.t, "file")])
+	case n < 19 && d.class == overlaytest.Trusted:
+		d.line(name, d.one("fifo", "socket", "chr 1:3"), owner, mtime)
 	default:
 		d.line(name, "->", drawTarget(d.t))
 	}

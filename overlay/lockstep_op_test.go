@@ -3,6 +3,7 @@ package overlay_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -70,7 +71,7 @@ var opKinds = []opKind{
 		size, err := strconv.ParseInt(a[1], 10, 64)
 		return errors.Join(err, e.Truncate(a[0], size))
 	}},
-	{4, "chmod", drawAndOld("0600", "0700", "0755", "1777", "2775"), func(e overlaytest.Engine, a []string) error {
+	{4, "chmod", drawAndOld("0600", "0555", "0755", "1777", "2775"), func(e overlaytest.Engine, a []string) error {
 		perm, err := strconv.ParseUint(a[0], 8, 12)
 		return errors.Join(err, e.Chmod(a[1], uint32(perm)))
 	}},
@@ -214,12 +215,20 @@ func (l *lockstep) look() look { return l.ours.engine.(look) }
 func (l *lockstep) isTelling(o op) bool {
 	switch o.verb {
 	case "chmod":
-		// Unlike the kernel with root's writes, we take setgid from a file whose
-		// content changes.
 		info, err := l.look().Stat(o.args[1])
-		return err != nil || info.IsDir() || o.args[0] != "2775"
+		if err != nil {
+			return true
+		}
+		// Unlike the kernel with root's writes, we take setgid from a file whose
+		// content changes; and an ordinary user neither lists here what may not be
+		// looked at nor copies up into a directory that may not be written to.
+		if info.IsDir() {
+			return !l.variant.plain || o.args[0] != "0600" && o.args[0] != "0555"
+		}
+		return o.args[0] != "2775"
 	case "put":
-		return !l.hasLink(o.args[0])
+		info, err := l.look().Lstat(o.args[0])
+		return !l.hasLink(o.args[0]) && (err != nil || info.IsDir() || info.Mode().IsRegular())
 	case "write", "append", "truncate":
 		info, err := l.look().Stat(o.args[0])
 		if err == nil && o.verb == "truncate" && o.args[1] == strconv.FormatInt(info.Size(), 10) {
@@ -227,16 +236,25 @@ func (l *lockstep) isTelling(o op) bool {
 		}
 		return err != nil || info.IsDir() || info.Mode().IsRegular()
 	case "setxattr", "rmxattr":
-		return !l.hasLink(o.args[0])
+		info, err := l.look().Lstat(o.args[0])
+		return !l.hasLink(o.args[0]) && (err != nil || info.IsDir() || info.Mode().IsRegular())
 	case "cp":
 		from, to := o.args[0], o.args[1]
-		if overlap(from, to) {
+		if overlap(from, to) || l.variant.plain { // as above
 			return false
 		}
 		info, err := l.look().Lstat(from)
 		return !l.hasLink(from) && !l.hasLink(to) && (err != nil || info.IsDir() || info.Mode().IsRegular())
+	case "mv":
+		// Two names by way of a link may be one.
+		from, to := o.args[0], o.args[1]
+		return !l.meetsFullDir(from, to) || !l.hasLink(path.Dir(from)) && !l.hasLink(path.Dir(to))
+	case "rmtree":
+		return !l.variant.plain // who may not empty a directory may still remove it here
+	case "reopen":
+		return l.variant.atEnd == nil
 	case "rotate":
-		return len(l.ours.layers.Lowers) < 6
+		return l.variant.atEnd == nil && len(l.ours.layers.Lowers) < 6
 	}
 	return true
 }
@@ -261,9 +279,30 @@ func (l *lockstep) both(o op) {
 	kernel := o.run(l.kernel.engine, o.args)
 	ours := o.run(l.ours.engine, o.args)
 	l.compareAnswers(o, kernel, ours)
-	if kernel == nil {
+	switch {
+	case kernel == nil:
 		l.learn(o)
+	case o.verb == "chown":
+		l.raiseInKernel(o.args[1])
+	case slices.Contains([]string{"setxattr", "write", "append", "truncate"}, o.verb) && isDenied(kernel):
+		l.raiseInKernel(o.args[0])
 	}
+}
+
+// raiseInKernel has the kernel copy up what a change was refused for: we find
+// that out from upper, when it is there.
+func (l *lockstep) raiseInKernel(name string) {
+	info, err := l.look().Stat(name)
+	if err != nil {
+		return
+	}
+	perm := uint32(info.Mode().Perm())
+	for bit, mode := range map[uint32]fs.FileMode{0o1000: fs.ModeSticky, 0o2000: fs.ModeSetgid} {
+		if info.Mode()&mode != 0 {
+			perm |= bit
+		}
+	}
+	l.check(l.kernel.engine.Chmod(name, perm))
 }
 
 func (l *lockstep) compareAnswers(o op, kernel, ours error) {
@@ -273,8 +312,13 @@ func (l *lockstep) compareAnswers(o op, kernel, ours error) {
 	if o.verb == "cp" && kernel != nil && ours != nil {
 		return // no system call: what is wrong may be found in any order
 	}
+	if l.variant.plain && kernel != nil && ours != nil && (isDenied(kernel) || isDenied(ours)) {
+		return // two reasons, of which each side finds one first
+	}
 	l.differ("%s: the kernel says %v, ours %v", o, kernel, ours)
 }
+
+func isDenied(err error) bool { return errors.Is(err, fs.ErrPermission) }
 
 // learn adds what an operation made to the names that are there.
 func (l *lockstep) learn(o op) {
@@ -305,13 +349,11 @@ func (l *lockstep) rename(o op) {
 		}
 		return
 	}
-	before, err := l.kernel.engine.Tree()
-	l.check(err)
 	kernel := o.run(l.kernel.engine, o.args)
 	ours := o.run(l.ours.engine, o.args)
 	if overlaytest.ErrClass(kernel) == "EXDEV" && ours == nil {
 		if !l.hasLink(path.Dir(o.args[0])) && !l.hasLink(path.Dir(o.args[1])) {
-			l.expectMoved(before, o.args[0], o.args[1])
+			l.expectMoved(o.args[0], o.args[1])
 		}
 		l.copyUpper()
 		l.learn(o)
@@ -338,8 +380,11 @@ func (l *lockstep) meetsFullDir(from, to string) bool {
 	return len(names) > 0
 }
 
-// expectMoved checks that our tree is the one before, but that from is to.
-func (l *lockstep) expectMoved(before, from, to string) {
+// expectMoved checks that our tree is the one before, which the kernel still
+// shows, but that from is to.
+func (l *lockstep) expectMoved(from, to string) {
+	before, err := l.kernel.engine.Tree()
+	l.check(err)
 	tree, err := overlaytest.Parse(before)
 	l.check(err)
 	tree = slices.DeleteFunc(tree, func(e overlaytest.Entry) bool { return e.Name == to })

@@ -30,7 +30,7 @@ type FS struct {
 	layers          []Layer
 	marks           marks
 	staging         *staging // nil: read-only
-	lockFile        *at.File // held while upper is ours
+	locks           []*at.File // of upper and of work, held while upper is ours
 	work            *at.RWDir
 	followRedirects bool
 	writeRedirects  bool
@@ -49,6 +49,7 @@ type FS struct {
 	// +checklocks:treeMu
 	closed bool
 
+	cache   *dirCache // nil: nothing is kept between operations
 	names   nameLocks // the names in a directory, by its merged path
 	copying nameLocks // copy-ups under way, by the name asked for
 }
@@ -237,6 +238,9 @@ func (fsys *FS) Close() error {
 	}
 	fsys.treeMu.Lock()
 	defer fsys.treeMu.Unlock()
+	if fsys.cache != nil {
+		fsys.cache.close()
+	}
 	fsys.root.shared = false
 	fsys.root.close()
 	return err
@@ -268,7 +272,16 @@ func (fsys *FS) releaseUpper() error {
 	err = errors.Join(err, fsys.tags.close())
 	s.close()
 	fsys.work.Close()
-	return errors.Join(err, fsys.lockFile.Close())
+	return errors.Join(err, fsys.unlock())
+}
+
+// unlock lets another overdav have upper.
+func (fsys *FS) unlock() (err error) {
+	for _, lock := range fsys.locks {
+		err = errors.Join(err, lock.Close())
+	}
+	fsys.locks = nil
+	return err
 }
 
 func layersError(format string, args ...any) error {

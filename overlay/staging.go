@@ -41,8 +41,7 @@ func (s *staging) newName() string { return "t" + strconv.FormatUint(s.seq.Add(1
 
 // whiteout makes a whiteout in tmp and returns its name. It is a link of one
 // shared inode, so that deleting costs none, and works on a full disk; where
-// that has all the links it can have, a fresh one takes its place
-// (overlay.md section 2.5).
+// that has all the links it can have, a fresh one takes its place.
 func (s *staging) whiteout() (string, error) {
 	name := s.newName()
 	err := s.tmp.Link(sharedWhiteout, s.tmp, name)

@@ -3,6 +3,7 @@ package overlaytest
 import (
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -11,8 +12,21 @@ func mountOverlay(dir, options string) error {
 	return os.NewSyscallError("mount", syscall.Mount("overlay", dir, "overlay", 0, options))
 }
 
+// unmount waits a little for whoever keeps the mount busy: somebody who looks
+// around on the machine, or a process that is being made and has our
+// descriptors until its exec.
 func unmount(dir string) error {
-	return os.NewSyscallError("umount", syscall.Unmount(dir, 0))
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		err := syscall.Unmount(dir, 0)
+		if err != syscall.EBUSY || time.Now().After(deadline) {
+			return os.NewSyscallError("umount", err)
+		}
+	}
+}
+
+// detach unmounts what may still be in use for a moment.
+func detach(dir string) error {
+	return os.NewSyscallError("umount", syscall.Unmount(dir, syscall.MNT_DETACH))
 }
 
 // FS_IOC_GETFLAGS and FS_IOC_SETFLAGS of linux/fs.h where a long has 64 bits.

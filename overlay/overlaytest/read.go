@@ -468,25 +468,25 @@ func (v engineView) data(name string, size int64, add func(off int64, p []byte))
 		return err
 	}
 	defer f.Close()
-	for off := int64(0); off < size; {
-		end := min(off+largeFile, size)
-		if size > 2*largeFile { // the middle only before and behind 4 GiB
-			switch {
-			case off == 0:
-				end = largeFile / 2
-			case off < 4<<30-largeFile/2 && size > 4<<30:
-				off, end = 4<<30-largeFile/2, min(4<<30+largeFile/2, size)
-			default:
-				off, end = max(off, size-largeFile/2), size
-			}
-		}
-		if err := readStretch(f, off, end, add); err != nil {
+	for _, w := range windows(size) {
+		if err := readStretch(f, w[0], w[1], add); err != nil {
 			return err
 		}
-		off = end
 	}
 	return nil
 }
 
-// largeFile is of how much the engine, which does not tell of holes, is asked.
-const largeFile = 512 << 20
+// windows are the parts of a file that are read of an engine, which does not
+// tell of holes: all of most files, and of a huge one what is near its start,
+// its end, and 4 GiB, where numbers of 32 bits wrap.
+func windows(size int64) [][2]int64 {
+	const near, wrap = 64 << 20, 4 << 30
+	if size <= 8*near {
+		return [][2]int64{{0, size}}
+	}
+	parts := [][2]int64{{0, near}}
+	if size > wrap+2*near {
+		parts = append(parts, [2]int64{wrap - near, wrap + near})
+	}
+	return append(parts, [2]int64{size - near, size})
+}

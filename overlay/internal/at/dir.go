@@ -74,7 +74,16 @@ func (d *Dir) Stat(name string, st *Stat) error {
 	if err := single(name); err != nil {
 		return err
 	}
-	return sysStat(d.fd, name, st)
+	return sysStat(d.fd, self(name), st)
+}
+
+// self is name as the calls have it that take an empty one for the directory
+// itself: they ask no right to search it, "." does.
+func self(name string) string {
+	if name == "." {
+		return ""
+	}
+	return name
 }
 
 // OpenDir opens the directory name.
@@ -165,9 +174,23 @@ func (d *Dir) XattrNames(buf []byte) ([]byte, error) {
 
 // Listxattr returns the names of the attributes of name.
 func (d *Dir) Listxattr(name string) ([]string, error) {
+	if name == "." && !d.pathfd {
+		list, err := sysFlistxattr(d.fd, make([]byte, 512))
+		return splitNames(list), err
+	}
 	names, err := xattr.LList(d.procPath(name))
 	runtime.KeepAlive(d)
 	return names, xattrErrno(err)
+}
+
+// splitNames splits names of which each is ended by a NUL.
+func splitNames(list []byte) (names []string) {
+	for name := range strings.SplitSeq(string(list), "\x00") {
+		if name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // Handle returns the file handle of name, as name_to_handle_at(2) does.

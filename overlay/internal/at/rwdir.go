@@ -148,18 +148,21 @@ func (d *RWDir) Chmod(name string, perm uint32) error {
 
 // Chown sets the owner of name; -1 keeps one.
 func (d *RWDir) Chown(name string, uid, gid int) error {
-	return d.change(OpChown, name, func() error { return sysChown(d.fd, name, uid, gid) })
+	return d.change(OpChown, name, func() error { return sysChown(d.fd, self(name), uid, gid) })
 }
 
 // SetTimes sets the access and modification time of name; a zero time keeps
 // the one there is.
 func (d *RWDir) SetTimes(name string, atime, mtime time.Time) error {
-	return d.change(OpSetTimes, name, func() error { return sysSetTimes(d.fd, name, atime, mtime) })
+	return d.change(OpSetTimes, name, func() error { return sysSetTimes(d.fd, self(name), atime, mtime) })
 }
 
 // Setxattr sets the attribute attr of name.
 func (d *RWDir) Setxattr(name, attr string, value []byte) error {
 	return d.change(OpSetxattr, name, func() error {
+		if name == "." && !d.pathfd {
+			return sysFsetxattr(d.fd, attr, value)
+		}
 		err := xattr.LSet(d.procPath(name), attr, value)
 		runtime.KeepAlive(d)
 		return xattrErrno(err)
@@ -169,6 +172,9 @@ func (d *RWDir) Setxattr(name, attr string, value []byte) error {
 // Removexattr removes the attribute attr of name; ENODATA when there is none.
 func (d *RWDir) Removexattr(name, attr string) error {
 	return d.change(OpRemovexattr, name, func() error {
+		if name == "." && !d.pathfd {
+			return sysFremovexattr(d.fd, attr)
+		}
 		err := xattr.LRemove(d.procPath(name), attr)
 		runtime.KeepAlive(d)
 		return xattrErrno(err)
@@ -214,6 +220,19 @@ func (d *RWDir) SetFlags(flags uint32) error {
 // Errors: EWOULDBLOCK when another process has it.
 func (d *RWDir) Lock(name string) (*File, error) {
 	fd, err := sysOpenLock(d.fd, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := sysFlock(fd); err != nil {
+		sysClose(fd)
+		return nil, err
+	}
+	return &File{fd: fd}, nil
+}
+
+// LockDir is Lock for the directory itself.
+func (d *RWDir) LockDir() (*File, error) {
+	fd, err := sysOpenBeneath(d.fd, ".", openDir, false)
 	if err != nil {
 		return nil, err
 	}

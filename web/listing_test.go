@@ -1,0 +1,193 @@
+package web
+
+import (
+	"encoding/json"
+	"html"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"overdav/davfs"
+	"overdav/overlay"
+)
+
+// serve serves a lower layer made of files through davfs, with our listing.
+func serve(t *testing.T, prefix string, files map[string]string) *httptest.Server {
+	t.Helper()
+	lower := t.TempDir()
+	for name, content := range files {
+		path := filepath.Join(lower, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		mtime := time.Unix(1_600_000_000-int64(len(content)), 0)
+		if err := os.Chtimes(path, mtime, mtime); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree, err := overlay.Open(overlay.Options{Lowers: []string{lower}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler, err := davfs.NewHandler(davfs.NewFileSystem(tree), davfs.Options{Prefix: prefix, Listing: Listing(tree)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(handler)
+	t.Cleanup(func() {
+		s.Close()
+		if err := tree.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func get(t *testing.T, method, url string, header ...string) (*http.Response, string) {
+	t.Helper()
+	r, err := http.NewRequest(method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(header) == 2 {
+		r.Header.Set(header[0], header[1])
+	}
+	response, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response, string(body)
+}
+
+var hrefs = regexp.MustCompile(`<td><a href="([^"]*)"`)
+
+// Every entry of a page, however odd its name, leads to its file, from the
+// path with and without the slash.
+func TestLinksLeadToTheirFiles(t *testing.T) {
+	names := []string{"a b", "a:b", "a%b", "a?b", "a#b", "a&b", `a"b`, "a'b", "a<b>", "javascript:alert(1)", "ü", "\xff", "a+b", "..a", "a\\b"}
+	files := make(map[string]string)
+	for _, name := range names {
+		files["d e/"+name] = "x"
+	}
+	s := serve(t, "/dav", files)
+	for _, path := range []string{"/dav/d%20e", "/dav/d%20e/"} {
+		_, page := get(t, "GET", s.URL+path)
+		base, err := url.Parse(s.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		for _, m := range hrefs.FindAllStringSubmatch(page, -1) {
+			ref, err := base.Parse(html.UnescapeString(m[1]))
+			if err != nil {
+				t.Errorf("%s: link %q: %v", path, m[1], err)
+				continue
+			}
+			response, body := get(t, "GET", ref.String())
+			if body == "x" && response.StatusCode == 200 {
+				found++
+			}
+		}
+		// The name that is not UTF-8 is shown but cannot be asked for.
+		if found != len(names)-1 {
+			t.Errorf("%s: %d of %d links lead to a file:\n%s", path, found, len(names)-1, page)
+		}
+		if strings.Contains(page, "<b>\"") || strings.Contains(page, "a<b>") {
+			t.Errorf("%s: a name is not escaped:\n%s", path, page)
+		}
+	}
+}
+
+func TestParentAndCrumbs(t *testing.T) {
+	s := serve(t, "/dav", map[string]string{"a/b/c": "x"})
+	for path, want := range map[string][]string{
+		"/dav/a/b/": {`<a href="../../">/</a>`, `<a href="../">a</a>`, `<b>b</b>`, `<a href="../" rel="up">`},
+		"/dav/a/b":  {`<a href="../">/</a>`, `<a href="./">a</a>`, `<b>b</b>`, `<a href="./" rel="up">`},
+	} {
+		_, page := get(t, "GET", s.URL+path)
+		for _, w := range want {
+			if !strings.Contains(page, w) {
+				t.Errorf("%s: no %s in\n%s", path, w, page)
+			}
+		}
+	}
+	if _, page := get(t, "GET", s.URL+"/dav/"); strings.Contains(page, `rel="up"`) {
+		t.Error("the root of the share has a parent")
+	}
+}
+
+func TestSorting(t *testing.T) {
+	s := serve(t, "", map[string]string{"b": "1", "a": "22", "C": "333", "z/f": "x"})
+	for order, want := range map[string]string{
+		"": "z/ a b C", "name": "z/ a b C", "-name": "z/ C b a", "size": "z/ b a C", "-size": "z/ C a b",
+		"time": "z/ C a b", "-time": "z/ b a C", "nonsense": "z/ a b C",
+	} {
+		_, page := get(t, "GET", s.URL+"/?sort="+order)
+		var got []string
+		for _, m := range hrefs.FindAllStringSubmatch(page, -1) {
+			got = append(got, strings.TrimPrefix(m[1], "./"))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("sort=%s: got %v, want %s", order, got, want)
+		}
+	}
+}
+
+func TestJSON(t *testing.T) {
+	s := serve(t, "", map[string]string{"d/f": "123"})
+	response, body := get(t, "GET", s.URL+"/d", "Accept", "application/json, text/html;q=0.5")
+	if kind := response.Header.Get("Content-Type"); kind != "application/json" {
+		t.Errorf("got %s", kind)
+	}
+	var got listing
+	if err := json.Unmarshal([]byte(body), &got); err != nil {
+		t.Fatalf("%v: %s", err, body)
+	}
+	if got.Path != "/d/" || len(got.Entries) != 1 || got.Entries[0].Name != "f" || got.Entries[0].Size != 3 || got.Entries[0].Collection {
+		t.Errorf("got %+v", got)
+	}
+	response, _ = get(t, "GET", s.URL+"/d", "Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
+	if kind := response.Header.Get("Content-Type"); kind != "text/html; charset=utf-8" {
+		t.Errorf("a browser gets %s", kind)
+	}
+}
+
+func TestPageRunsNothing(t *testing.T) {
+	s := serve(t, "", map[string]string{"f": "1"})
+	response, page := get(t, "GET", s.URL+"/")
+	if policy := response.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "default-src 'none'") {
+		t.Errorf("the policy is %q", policy)
+	}
+	if strings.Contains(page, "<script") {
+		t.Error("the page has a script")
+	}
+	head, body := get(t, "HEAD", s.URL+"/")
+	if head.StatusCode != 200 || body != "" || head.ContentLength != int64(len(page)) {
+		t.Errorf("HEAD: got %d, %d bytes announced, %d sent, the page has %d", head.StatusCode, head.ContentLength, len(body), len(page))
+	}
+}
+
+func TestFormatSize(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 B", 999: "999 B", 1000: "1.0 kB", 1500: "1.5 kB", 999_949: "999.9 kB", 999_950: "1.0 MB", 1 << 62: "4.6 EB",
+	} {
+		if got := formatSize(n); got != want {
+			t.Errorf("%d: got %s, want %s", n, got, want)
+		}
+	}
+}
