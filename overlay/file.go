@@ -270,7 +270,11 @@ func (f *File) Stat() (fs.FileInfo, error) {
 // Info is Stat with our own type.
 func (f *File) Info() (*Info, error) {
 	info := f.info
-	var err error
+	release, err := f.hold()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	switch {
 	case f.read != nil:
 		err = f.read.Stat(&info.st)
@@ -423,11 +427,28 @@ func (f *File) ReadDir(n int) ([]fs.DirEntry, error) {
 	return entries, err
 }
 
+// hold keeps the root, which is not f's own, from being closed.
+func (f *File) hold() (release func(), err error) {
+	if f.dir == nil || !f.dir.shared {
+		return func() {}, nil
+	}
+	t, err := f.fsys.look()
+	if err != nil {
+		return nil, pathError("readdir", f.name, err)
+	}
+	return func() { _ = t.end(nil) }, nil // nothing was changed
+}
+
 // Infos is ReadDir with our own type.
 func (f *File) Infos(n int) ([]*Info, error) {
 	if f.dir == nil {
 		return nil, pathError("readdir", f.name, syscall.ENOTDIR)
 	}
+	release, err := f.hold()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if f.list.fsys == nil {
 		f.list.fsys, f.list.d = f.fsys, f.dir
 	}
