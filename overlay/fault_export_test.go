@@ -12,6 +12,9 @@ func Crash(fsys *FS) {
 	fsys.work.Close()
 	_ = fsys.tags.close() // the end of a process closes and says nothing
 	_ = fsys.unlock()
+	if fsys.cache != nil {
+		fsys.cache.close()
+	}
 	fsys.root.shared = false
 	fsys.root.close()
 }
