@@ -243,6 +243,10 @@ func (l *lockstep) isTelling(o op) bool {
 		if overlap(from, to) || l.variant.plain { // as above
 			return false
 		}
+		// os.RemoveAll opens what is above its argument, and waits if that is a FIFO.
+		if parent, err := l.look().Lstat(path.Dir(to)); err == nil && !parent.IsDir() {
+			return false
+		}
 		info, err := l.look().Lstat(from)
 		return !l.hasLink(from) && !l.hasLink(to) && (err != nil || info.IsDir() || info.Mode().IsRegular())
 	case "mv":

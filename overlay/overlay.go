@@ -29,7 +29,7 @@ type FS struct {
 	root            *dir // never closed before FS
 	layers          []Layer
 	marks           marks
-	staging         *staging // nil: read-only
+	staging         *staging   // nil: read-only
 	locks           []*at.File // of upper and of work, held while upper is ours
 	work            *at.RWDir
 	followRedirects bool
