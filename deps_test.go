@@ -27,7 +27,7 @@ import (
 const depsPolicy = `
 overlay/internal/at     golang.org/x/sys/unix github.com/pkg/xattr
 overlay                 overlay/internal/at
-overlay/overlaytest     overlay overlay/internal/at
+overlay/overlaytest     overlay overlay/internal/at github.com/rogpeppe/go-internal
 overlay/changes         overlay
 davfs                   overlay golang.org/x/net/webdav go.etcd.io/bbolt
 web                     overlay overlay/changes davfs
@@ -82,7 +82,7 @@ func listPackages(t *testing.T) []listedPackage {
 	if err != nil {
 		t.Skip("no go tool on the path: the import policy is not checked")
 	}
-	out, err := exec.Command(goTool, "list", "-find", "-json", "./...").Output()
+	out, err := exec.Command(goTool, "list", "-json", "./...").Output()
 	if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {

@@ -25,9 +25,6 @@ type sums struct {
 	md5  [md5.Size]byte
 }
 
-// header is the value of OC-Checksum on an answer.
-func (s sums) header() string { return "SHA1:" + hex.EncodeToString(s.sha1[:]) }
-
 // property is the text of oc:checksum: all that is known, with blanks between.
 func (s sums) property() string {
 	return "SHA1:" + hex.EncodeToString(s.sha1[:]) + " MD5:" + hex.EncodeToString(s.md5[:])

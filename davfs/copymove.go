@@ -29,9 +29,7 @@ func (h *Handler) delete(w http.ResponseWriter, rq *request) error {
 	if err := removeAll(h.tree, rq.path.Name()); err != nil {
 		return err
 	}
-	if err := h.locks.RemoveTree(rq.real); err != nil {
-		return err
-	}
+	h.note(rq, h.locks.RemoveTree(rq.real))
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -53,31 +51,30 @@ func (h *Handler) mkcol(w http.ResponseWriter, rq *request) error {
 	}
 	defer release()
 	if rq.info != nil {
-		w.Header().Set("Allow", h.allow(rq.info, true))
 		return &protocolError{status: http.StatusMethodNotAllowed, err: syscall.EEXIST} // RFC 4918, section 9.3.1
 	}
 	if err := h.tree.Mkdir(rq.path.Name(), 0o777); err != nil {
 		return err
 	}
-	if err := h.setOCMtime(w, rq, rq.path); err != nil {
-		return err
-	}
+	h.setOCMtime(w, rq, rq.path)
 	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(http.StatusCreated)
 	return nil
 }
 
-// setOCMtime sets the modification time that the client asks for.
-func (h *Handler) setOCMtime(w http.ResponseWriter, rq *request, p Path) error {
+// setOCMtime sets the modification time that the client asks for. A time that
+// is none, or that cannot be set, is not accepted, and the answer says so by
+// silence: what was asked for first is done.
+func (h *Handler) setOCMtime(w http.ResponseWriter, rq *request, p Path) {
 	mtime, ok, err := parseOCMtime(rq.Header)
 	if !ok || err != nil {
-		return nil // a time that is none is not accepted, and the answer says so by silence
+		return
 	}
 	if err := h.tree.Chtimes(p.Name(), time.Time{}, mtime); err != nil {
-		return err
+		h.note(rq, err)
+		return
 	}
 	w.Header().Set("X-OC-Mtime", "accepted")
-	return nil
 }
 
 // copy copies a file or a collection. What stands at the destination is
@@ -145,12 +142,8 @@ func (h *Handler) transfer(w http.ResponseWriter, rq *request, do func(dst strin
 	if err := do(dst.Name(), overwrite); err != nil {
 		return err
 	}
-	if err := h.forgetLocks(rq, rq.dstInfo); err != nil {
-		return err
-	}
-	if err := h.setOCMtime(w, rq, dst); err != nil {
-		return err
-	}
+	h.note(rq, h.forgetLocks(rq, rq.dstInfo))
+	h.setOCMtime(w, rq, dst)
 	writeDone(w, rq.dstInfo != nil)
 	return nil
 }
@@ -171,7 +164,10 @@ func (h *Handler) readDestination(rq *request) error {
 	if err := h.refuseJunk(inShare); err != nil {
 		return err
 	}
+	if h.refuseLinks(inShare) != nil {
+		return refuse(http.StatusForbidden, "a hidden symlink is on the way to the destination")
+	}
 	rq.dst, rq.dstReal, rq.dstSlash = inShare, h.real(inShare, false), slash
-	rq.dstInfo, err = h.look(inShare)
+	rq.dstInfo, err = look(h.tree, inShare)
 	return err
 }

@@ -140,6 +140,27 @@ func (s *FileSystem) Stat(_ context.Context, name string) (os.FileInfo, error) {
 	return newInfo(clean, info), nil
 }
 
+// LockSystem shows locks on the tree to a bare webdav.Handler, in the name of
+// one principal.
+func (s *FileSystem) LockSystem(locks *Locks, principal string) *LockSystem {
+	return locks.LockSystem(principal, func(p Path) (etag string, exists bool, err error) {
+		info, err := look(s.tree, p)
+		if info == nil {
+			return "", false, err
+		}
+		return entityTag(info), true, nil
+	})
+}
+
+// look finds what a path shows: nil for nothing.
+func look(tree *overlay.FS, p Path) (*overlay.Info, error) {
+	info, err := statOrLink(tree, p.Name())
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG) {
+		return nil, nil
+	}
+	return info, err
+}
+
 // statOrLink follows symlinks, but tells of one that leads nowhere itself: it
 // must be seen to be removed.
 func statOrLink(tree *overlay.FS, name string) (*overlay.Info, error) {

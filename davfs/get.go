@@ -36,11 +36,14 @@ func (h *Handler) get(w http.ResponseWriter, rq *request) error {
 	if err != nil {
 		return err
 	}
+	if !sameContent(info, rq.info) { // replaced since the guard looked
+		rq.info = info
+		if err := h.preconditions(rq); err != nil {
+			return h.explain(w, rq, err)
+		}
+	}
 	header := w.Header()
 	header.Set("ETag", entityTag(info))
-	if sums, ok := h.knownSums(rq.path, info); ok {
-		header.Set("OC-Checksum", sums.header())
-	}
 	setContentHeaders(header, rq.path.Base())
 	// ServeContent keeps to RFC 9110, sections 13 and 14, and sends by
 	// sendfile(2) as long as nothing is wrapped around w.

@@ -112,3 +112,48 @@ func TestOptions(t *testing.T) {
 		}
 	}
 }
+
+// A tag is one content's: the same wherever it is told, another after every
+// change of content, even to the same size and the same time, and the old one
+// after whatever changes none.
+func TestEntityTagsAreOfTheContent(t *testing.T) {
+	s := serve(t, map[string]string{"f": "one", "d/": ""})
+	tag := func(path string) string {
+		t.Helper()
+		got := s.want(200, "GET", path, "").header.Get("ETag")
+		listing := parseListing(t, s.want(207, "PROPFIND", path, named("D:getetag"), "Depth: 0").body)
+		if found, _ := listing.value(path, davName("getetag")); found != got || got == "" {
+			t.Errorf("%s: GET says %s, PROPFIND %s", path, got, found)
+		}
+		return got
+	}
+	first := tag("/f")
+	for _, change := range [][]string{
+		{"PROPPATCH", "/f", patchSet("<x:a>1</x:a>")},
+		{"PROPPATCH", "/f", patchSet("<D:lastmodified>1577934245</D:lastmodified>")},
+		{"PROPPATCH", "/f", patchSet("<A:executable>T</A:executable>")},
+		{"LOCK", "/d/other", lockExclusive},
+		{"MOVE", "/f", "", "Destination: /d/f"},
+		{"MOVE", "/d/f", "", "Destination: /f"},
+		{"COPY", "/f", "", "Destination: /copy"},
+	} {
+		if got := s.do(change[0], change[1], change[2], change[3:]...); got.status/100 != 2 {
+			t.Fatalf("%v: got %d %s", change, got.status, got.body)
+		}
+		path := "/f"
+		if len(change) > 3 && strings.HasSuffix(change[3], "/d/f") {
+			path = "/d/f"
+		}
+		if got := tag(path); got != first {
+			t.Errorf("%s %s: the tag became %s, was %s, and no content changed", change[0], change[1], got, first)
+		}
+	}
+	seen := map[string]bool{first: true}
+	for _, content := range []string{"two", "tri", "one", "one"} {
+		put := s.want(204, "PUT", "/f", content, "X-OC-Mtime: 1577934245")
+		if got := tag("/f"); got != put.header.Get("ETag") || seen[got] {
+			t.Errorf("%s: PUT says %s, GET %s, seen before: %v", content, put.header.Get("ETag"), got, seen[got])
+		}
+		seen[tag("/f")] = true
+	}
+}

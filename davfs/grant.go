@@ -216,7 +216,7 @@ func (h *Handler) forgetLocks(rq *request, replacedInfo *overlay.Info) error {
 // a DELETE and the end of its locks left them.
 func (h *Handler) pruneLocks() error {
 	return h.locks.Prune(func(lock Lock) bool {
-		info, err := h.look(lock.Root)
+		info, err := look(h.tree, lock.Root)
 		return info != nil || err != nil
 	})
 }

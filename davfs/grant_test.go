@@ -320,7 +320,7 @@ func TestHandlerKeepsLocksOverARestart(t *testing.T) {
 	defer func() { mustDo(t, locks.Close()) }()
 	handler, err := NewHandler(s.fs, Options{Locks: locks})
 	mustDo(t, err)
-	s.Config.Handler = handler
+	s.restart(handler)
 	s.want(423, "PUT", "/f", "x")
 	s.want(204, "PUT", "/f", "x", "If: (<"+token+">)")
 	s.want(201, "PUT", "/gone", "x")

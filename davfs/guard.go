@@ -1,9 +1,7 @@
 package davfs
 
 import (
-	"errors"
 	"io"
-	"io/fs"
 	"net/http"
 	"syscall"
 	"time"
@@ -53,13 +51,16 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 	if h.opts.User != nil {
 		rq.user = h.opts.User(r)
 	}
+	if err := h.refuseLinks(p); err != nil {
+		return nil, err
+	}
 	if rq.front, err = h.opts.Site.front(r, h.policy); err != nil {
 		return nil, err
 	}
 	if rq.ifs, err = parseIf(r.Header); err != nil {
 		return nil, err
 	}
-	if rq.info, err = h.look(p); err != nil {
+	if rq.info, err = look(h.tree, p); err != nil {
 		return nil, err
 	}
 	if err := h.mayMake(rq); err != nil {
@@ -74,6 +75,17 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 	return rq, nil
 }
 
+// refuseLinks answers 404 to a path through a symlink, if they are hidden.
+func (h *Handler) refuseLinks(p Path) error {
+	if !h.opts.HideSymlinks {
+		return nil
+	}
+	if _, links := h.followLinks(p, true); links > 0 {
+		return refuse(http.StatusNotFound, "a hidden symlink is on the way")
+	}
+	return nil
+}
+
 // hasBody says whether a request has a body, of whatever length and form.
 func hasBody(r *http.Request) bool {
 	if r.ContentLength != 0 {
@@ -85,15 +97,6 @@ func hasBody(r *http.Request) bool {
 		return n > 0
 	}
 	return false
-}
-
-// look finds what a path shows: nil for nothing.
-func (h *Handler) look(p Path) (*overlay.Info, error) {
-	info, err := statOrLink(h.tree, p.Name())
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG) {
-		return nil, nil
-	}
-	return info, err
 }
 
 // mayMake refuses to make what the share's rules for names forbid.
@@ -164,7 +167,7 @@ func (h *Handler) resolveTag(rq *request) func(string) (Path, error) {
 
 // stateOf is what an If list is held against.
 func (h *Handler) stateOf(p Path) (ifState, error) {
-	info, err := h.look(p)
+	info, err := look(h.tree, p)
 	if err != nil {
 		return ifState{}, err
 	}
@@ -193,11 +196,11 @@ func (h *Handler) hold(rq *request, paths ...Path) (release func(), err error) {
 			unlock()
 		}
 	}()
-	if rq.info, err = h.look(rq.path); err != nil {
+	if rq.info, err = look(h.tree, rq.path); err != nil {
 		return nil, err
 	}
 	if len(paths) > 1 {
-		if rq.dstInfo, err = h.look(rq.dst); err != nil {
+		if rq.dstInfo, err = look(h.tree, rq.dst); err != nil {
 			return nil, err
 		}
 	}

@@ -231,6 +231,23 @@ func TestSymlinksStayInTheTree(t *testing.T) {
 	}
 }
 
+func TestHiddenSymlinks(t *testing.T) {
+	s := serve(t, map[string]string{"d/f": "1", "l": "-> d", "m": "-> d/f", "o": "-> o"}, func(o *Options) { o.HideSymlinks = true })
+	for _, path := range []string{"/l", "/m", "/l/f", "/l/new", "/o", "/o/x"} {
+		for _, method := range []string{"GET", "PUT", "DELETE", "PROPFIND", "LOCK", "MOVE", "MKCOL", "PROPPATCH"} {
+			if got := s.do(method, path, "", "Depth: 0", "Destination: /n").status; got != 404 {
+				t.Errorf("%s %s: got %d, want 404", method, path, got)
+			}
+		}
+		s.want(403, "COPY", "/d/f", "", "Destination: "+path)
+	}
+	got := parseListing(t, s.want(207, "PROPFIND", "/", "", "Depth: 1").body)
+	if got.hrefs() != "/ /d/" {
+		t.Errorf("the listing has %s", got.hrefs())
+	}
+	s.wantMerged("d/ d/f=1 l~ m~ o~")
+}
+
 // A change waits for what concerns it, and for nothing else.
 func TestNameLocksKeepFamiliesApart(t *testing.T) {
 	var l nameLocks

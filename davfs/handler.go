@@ -32,6 +32,9 @@ type Options struct {
 	// ByteNames lets clients use names that are not UTF-8; PortableNames
 	// refuses to make names that Windows cannot hold.
 	ByteNames, PortableNames bool
+	// HideSymlinks shows no symlink and nothing through one; else they are
+	// resolved inside the tree.
+	HideSymlinks bool
 	// Listing answers GET and HEAD of collections; dir is a name of the tree.
 	// Nil means an empty page.
 	Listing func(w http.ResponseWriter, r *http.Request, dir string)
@@ -68,6 +71,9 @@ func NewHandler(fs *FileSystem, o Options) (*Handler, error) {
 	h := &Handler{fs: fs, tree: fs.tree, opts: o, share: share, policy: policy, locks: o.Locks}
 	if h.locks == nil {
 		h.locks = NewLocks(LockOptions{})
+	}
+	if _, err := o.Site.front(&http.Request{}, policy); err != nil {
+		return nil, err // of the public URL; nothing else is in that request
 	}
 	h.parents = &Parents{site: o.Site, shares: []Path{share}}
 	return h, h.pruneLocks()
@@ -122,7 +128,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	m, ok := methods[r.Method]
 	if !ok {
-		w.Header().Set("Allow", h.allow(nil, false))
 		return refuse(http.StatusMethodNotAllowed, "no such method here")
 	}
 	if r.Method == http.MethodOptions && r.URL.Path == "*" {
@@ -147,5 +152,17 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, context.Canceled) {
 		return // the client is gone
 	}
+	if status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", h.allowAt(r)) // RFC 9110, section 15.5.6
+	}
 	writeError(w, r, err)
+}
+
+// note tells the log of what went wrong after the change that the client asked
+// for was made. Locks whose end could not be written down have ended all the
+// same, and the next change of any lock writes it.
+func (h *Handler) note(rq *request, err error) {
+	if err != nil && h.opts.Log != nil {
+		h.opts.Log(rq.Request, http.StatusInternalServerError, err)
+	}
 }

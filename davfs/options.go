@@ -52,3 +52,17 @@ func (h *Handler) allow(info *overlay.Info, named bool) string {
 	}
 	return strings.Join([]string{reading, writing}, ", ")
 }
+
+// allowAt is allow for what a request names.
+func (h *Handler) allowAt(r *http.Request) string {
+	p, _, err := requestPath(r, h.policy)
+	if err != nil {
+		return h.allow(nil, false)
+	}
+	p, ok := p.below(h.share)
+	if !ok {
+		return h.allow(nil, false)
+	}
+	info, err := look(h.tree, p)
+	return h.allow(info, err == nil)
+}

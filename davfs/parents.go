@@ -1,6 +1,7 @@
 package davfs
 
 import (
+	"encoding/xml"
 	"net/http"
 	"slices"
 	"strings"
@@ -127,35 +128,36 @@ func (s *Parents) children(p Path) []Path {
 
 // writeParent writes a collection of which nothing is known but its name.
 func writeParent(out *multistatus, prefix, p Path, ask propfindBody) {
-	known := []liveProp{
-		{name: davName("resourcetype"), write: func(m *multistatus, tag propTag, _ *entry) bool {
-			m.raw(tag, []byte("<D:collection/>"))
-			return true
-		}},
-		{name: davName("displayname"), write: func(m *multistatus, tag propTag, _ *entry) bool {
-			m.text(tag, p.Base())
-			return true
-		}},
+	all := []xml.Name{davName("resourcetype"), davName("displayname")}
+	known := map[xml.Name]func(propTag){
+		all[0]: func(tag propTag) { out.raw(tag, []byte("<D:collection/>")) },
+		all[1]: func(tag propTag) { out.text(tag, p.Base()) },
 	}
 	out.startResponse(prefix, p, true)
 	out.startPropstat()
-	names := ask.names
-	for _, k := range known {
-		i := slices.Index(names, k.name)
-		switch {
-		case ask.kind == findNames:
-			out.empty(newPropTag(k.name))
-		case i >= 0 || ask.kind == findAll:
-			k.write(out, newPropTag(k.name), nil)
+	var missing []xml.Name
+	switch ask.kind {
+	case findNamed:
+		for _, name := range ask.names {
+			if write, ok := known[name]; ok {
+				write(newPropTag(name))
+			} else {
+				missing = append(missing, name)
+			}
 		}
-		if i >= 0 {
-			names = slices.Delete(slices.Clone(names), i, i+1)
+	case findNames:
+		for _, name := range all {
+			out.empty(newPropTag(name))
+		}
+	case findAll:
+		for _, name := range all {
+			known[name](newPropTag(name))
 		}
 	}
 	out.endPropstat(http.StatusOK)
-	if ask.kind == findNamed && len(names) > 0 {
+	if len(missing) > 0 {
 		out.startPropstat()
-		for _, name := range names {
+		for _, name := range missing {
 			out.empty(newPropTag(name))
 		}
 		out.endPropstat(http.StatusNotFound)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -128,6 +129,9 @@ func bodyError(err error) error {
 	var decided *protocolError
 	if errors.As(err, &tooLarge) || errors.As(err, &decided) {
 		return err
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return &protocolError{status: http.StatusRequestTimeout, err: err} // RFC 9110, section 15.5.9
 	}
 	return &protocolError{status: http.StatusBadRequest, err: fmt.Errorf("the body broke off: %w", err)}
 }

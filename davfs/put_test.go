@@ -74,8 +74,11 @@ func TestPutRefusals(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := serve(t, map[string]string{"f": "old", "d/": "", "fifo": "|"})
-			s.want(test.want, "PUT", test.path, test.body, test.headers...)
+			got := s.want(test.want, "PUT", test.path, test.body, test.headers...)
 			s.wantMerged("d/ f=old fifo~")
+			if test.want == 405 && !strings.Contains(got.header.Get("Allow"), "PROPFIND") {
+				t.Errorf("405 with Allow %q", got.header.Get("Allow"))
+			}
 		})
 	}
 }
@@ -308,4 +311,25 @@ func TestReadOnlyShareRefusesEveryChange(t *testing.T) {
 		}
 	}
 	s.wantMerged("f=1")
+}
+
+// A client that stops sending, and is cut off by a deadline, is told so.
+func TestStalledBodyIsATimeout(t *testing.T) {
+	s := serve(t, map[string]string{"f": "old"})
+	s.restart(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mustDo(t, http.NewResponseController(w).SetReadDeadline(time.Now().Add(50*time.Millisecond)))
+		s.handler.ServeHTTP(w, r)
+	}))
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	mustDo(t, err)
+	defer conn.Close()
+	mustDo(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	_, err = io.WriteString(conn, "PUT /f HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nabc")
+	mustDo(t, err)
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	mustDo(t, err)
+	if response.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("got %d, want 408", response.StatusCode)
+	}
+	s.wantMerged("f=old")
 }

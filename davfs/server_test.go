@@ -142,19 +142,33 @@ func serveOn(t *testing.T, files map[string]string, engine func(*overlay.Options
 		t.Fatal(err)
 	}
 	s.handler = handler
-	s.Server = httptest.NewServer(handler)
-	t.Cleanup(s.Close)
+	s.restart(handler)
 	return s
+}
+
+// restart serves on with another handler.
+func (s *share) restart(handler http.Handler) {
+	if s.Server != nil {
+		s.Close()
+	}
+	s.Server = httptest.NewServer(handler)
+	s.t.Cleanup(s.Close)
 }
 
 // serveBare serves a tree with these files through x/net's Handler.
 func serveBare(t *testing.T, files map[string]string) *share {
 	t.Helper()
+	return serveBareLocked(t, files, func(*FileSystem) webdav.LockSystem { return webdav.NewMemLS() })
+}
+
+// serveBareLocked is serveBare with a choice of locks.
+func serveBareLocked(t *testing.T, files map[string]string, locks func(*FileSystem) webdav.LockSystem) *share {
+	t.Helper()
 	tree, lower, upper := openTree(t, files)
 	s := &share{t: t, tree: tree, fs: NewFileSystem(tree), lower: lower, upper: upper}
 	s.Server = httptest.NewServer(&webdav.Handler{
 		FileSystem: s.fs,
-		LockSystem: webdav.NewMemLS(),
+		LockSystem: locks(s.fs),
 		Logger: func(r *http.Request, err error) {
 			if err != nil {
 				t.Logf("%s %s: %v", r.Method, r.URL, err)

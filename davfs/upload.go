@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -24,6 +25,7 @@ type upload struct {
 	name   string
 	staged *overlay.Staged
 
+	source    *File                        // what it is a copy of, with its attributes; nil for content of a client
 	sums      *summer                      // of what is written; nil when nobody asks
 	replaces  func(now *overlay.Info) bool // asked before commit by who cares what is replaced
 	failed    error                        // the first error of a write or of the source
@@ -56,8 +58,13 @@ func (u *upload) Write(p []byte) (int, error) {
 }
 
 // ReadFrom appends all of r. An error of r, a body that was cut short for
-// instance, is an error of the upload.
+// instance, is an error of the upload. A File of the same tree is copied with
+// its time and its attributes, by reflink where the file system can: so
+// webdav.Handler's COPY gets here.
 func (u *upload) ReadFrom(r io.Reader) (int64, error) {
+	if src, ok := r.(*File); ok && src.fs == u.fs && u.source == nil {
+		return u.copyFile(src)
+	}
 	var w io.Writer = u.staged
 	if u.sums != nil {
 		w = io.MultiWriter(u.staged, u.sums)
@@ -67,6 +74,39 @@ func (u *upload) ReadFrom(r io.Reader) (int64, error) {
 		u.failed = err
 	}
 	return n, err
+}
+
+// copyFile makes the upload a copy of src.
+func (u *upload) copyFile(src *File) (int64, error) {
+	err := src.open()
+	if err == nil {
+		err = u.staged.CopyContent(src.content)
+	}
+	if err != nil {
+		u.failed = err
+		return 0, flatten("copy", u.name, err)
+	}
+	u.staged.SetModTime(src.info.ModTime())
+	u.source = src
+	return src.info.Size(), nil
+}
+
+// copyAttributes gives the committed upload the attributes of its source.
+func (u *upload) copyAttributes() error {
+	attrs, err := u.fs.tree.Listxattr(u.source.name)
+	if err != nil {
+		return err
+	}
+	for _, attr := range attrs {
+		value, err := u.fs.tree.Getxattr(u.source.name, attr)
+		if err == nil && strings.HasPrefix(attr, "user.") {
+			err = u.fs.tree.Setxattr(u.name, attr, value)
+		}
+		if err != nil && !hasNoAttribute(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 // copyBuffers are of a size beyond which nothing gets faster.
@@ -149,6 +189,11 @@ func (u *upload) commit() error {
 		return err
 	}
 	u.committed = info
+	if u.source != nil {
+		if err := u.copyAttributes(); err != nil {
+			return err
+		}
+	}
 	return patchDeadProps(u.fs.tree, u.name, u.patches)
 }
 

@@ -103,6 +103,13 @@ func TestAnUpperInUseIsRefused(t *testing.T) {
 		s.must(201, "PUT", "still", "works")
 		s.stop()
 	})
+	t.Run("by another overdav with another work", func(t *testing.T) {
+		l, args := newShare(t)
+		s := serve(t, args...)
+		overlaytest.Build(t, l.Work+"2", "")
+		refused(t, filepath.Dir(l.Upper), append(args, "--listen", "127.0.0.1:0", "--work", l.Work+"2"), l.Upper)
+		s.stop()
+	})
 	t.Run("by the kernel", func(t *testing.T) {
 		overlaytest.NeedRoot(t)
 		l, args := newShare(t)

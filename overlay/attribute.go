@@ -237,8 +237,7 @@ const (
 
 // copyAttributes gives a copy the attributes of a lower object, in the order
 // in which none spoils another: chown(2) clears setuid and the capabilities,
-// chmod(2) rewrites the ACL, a read-only mode refuses user attributes
-// (overlay.md section 5.2).
+// chmod(2) rewrites the ACL, a read-only mode refuses user attributes.
 func (fsys *FS) copyAttributes(src *lowerObject, t *temp) error {
 	to := t.attributes()
 	squashed, err := chownAs(to, &src.st)

@@ -227,8 +227,7 @@ func (c *checker) redirect(path string, value []byte) {
 }
 
 // lowersOf reports the directory of upper at path if another directory shows
-// the same lower one: the kernel answers ESTALE for either of them
-// (overlay.md section 4).
+// the same lower one: the kernel answers ESTALE for either of them.
 func (c *checker) lowersOf(path string) {
 	d, err := c.fsys.mergedDir(path)
 	if err != nil || d == nil {
@@ -307,9 +306,9 @@ func (c *checker) staging() error {
 		return err
 	}
 	s := c.fsys.staging
-	seq := s.seq.Load()
+	seq, busy := s.seq.Load(), s.busy.Load()
 	left, err := s.leftovers()
-	if s.busy.Load() == 0 && s.seq.Load() == seq {
+	if busy == 0 && s.busy.Load() == 0 && s.seq.Load() == seq {
 		for _, name := range left {
 			c.problem(stagingDir+"/"+name, "was left over; it goes with the next start")
 		}

@@ -270,7 +270,7 @@ func (c *copier) copyMembers(path string, to *temp) error {
 	}
 	defer inner.Close()
 	for {
-		infos, err := src.infos(256)
+		infos, err := src.Infos(256)
 		if err == io.EOF {
 			return nil
 		}

@@ -3,6 +3,7 @@ package overlay
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"syscall"
 	"time"
 
@@ -98,7 +99,8 @@ type lowerObject struct {
 	at    *at.Dir // that directory in its layer
 	name  string
 	st    at.Stat
-	file  *at.File // open, when it is a regular file
+	file  *at.File        // open, when it is a regular file
+	user  *sync.WaitGroup // counts it among those that need staging
 
 	truncated bool // its content is not wanted
 }
@@ -108,6 +110,9 @@ func (o *lowerObject) close() {
 		_ = o.file.Close() // only read
 	}
 	o.dir.close()
+	if o.user != nil {
+		o.user.Done()
+	}
 }
 
 // openLower opens the object of a lower that name shows; nil when upper shows it.
@@ -144,6 +149,8 @@ func (fsys *FS) openLower(name string, follow bool) (*lowerObject, error) {
 		}
 	}
 	t.release(p.dir)
+	src.user = &fsys.staging.users
+	src.user.Add(1)
 	return src, t.end(nil)
 }
 
@@ -179,7 +186,7 @@ func (fsys *FS) raiseDir(path string) (bool, error) {
 }
 
 // copyUpDirs copies every directory on the way to path up, the topmost first,
-// and path itself (overlay.md section 5.1). Nobody sees a difference at any
+// and path itself (compare ovl_copy_up_flags). Nobody sees a difference at any
 // step. path has no symlinks.
 func (t *txn) copyUpDirs(path string) (*dir, error) {
 	components, err := splitName(path)
@@ -258,7 +265,7 @@ func (fsys *FS) install(parent *dir, temp *temp, name string) error {
 }
 
 // markImpure marks a directory of upper as holding something with an origin.
-// It comes before that something (overlay.md section 5.2).
+// It comes before that something.
 func (fsys *FS) markImpure(d *dir) error {
 	if d.marks.impure || d.shared && fsys.rootImpure.Load() {
 		return nil
@@ -266,9 +273,10 @@ func (fsys *FS) markImpure(d *dir) error {
 	if err := fsys.setOwnXattr(d.upper, ".", fsys.marks.impure, opaqueYes); err != nil {
 		return err
 	}
-	if d.shared {
+	switch {
+	case d.shared:
 		fsys.rootImpure.Store(true)
-	} else {
+	case d.cache == nil: // one in the cache is others' too
 		d.marks.impure = true
 	}
 	return nil

@@ -11,9 +11,11 @@ func Crash(fsys *FS) {
 	fsys.staging.close()
 	fsys.work.Close()
 	_ = fsys.tags.close() // the end of a process closes and says nothing
-	_ = fsys.lockFile.Close()
-	fsys.root.shared = false
-	fsys.root.close()
+	_ = fsys.unlock()
+	if fsys.cache != nil {
+		fsys.cache.close()
+	}
+	fsys.root.closeLayers()
 }
 
 // Drain waits until nothing is being deleted in the background.

@@ -9,7 +9,7 @@ import (
 
 // flatten makes the merged directory at path, and every one below it, pure
 // upper, so that it can be renamed where redirects are not written: members
-// first, each by a copy-up that nobody sees (overlay.md section 10.8).
+// first, each by a copy-up that nobody sees.
 func (fsys *FS) flatten(path string) error {
 	if fsys.events.Warning != nil {
 		fsys.flattened.Do(func() {

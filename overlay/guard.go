@@ -129,7 +129,7 @@ func makeReadable(d *at.RWDir, name string) error {
 }
 
 // refuseIndex refuses an upper that was written with index=on: its hard links
-// would break (overlay.md section 7.5).
+// would break (overlayfs.rst, "Inode properties", index).
 func refuseIndex(work *at.RWDir, path string) error {
 	var st at.Stat
 	if err := work.Stat(indexDir, &st); err != nil {
@@ -187,7 +187,7 @@ func sweepWork(work *at.RWDir) error {
 }
 
 // setGuard makes kernel mounts of upper fail while it is served: a feature
-// that no kernel knows (overlay.md section 1.4).
+// that no kernel knows (compare ovl_workdir_create).
 func setGuard(work *at.RWDir) error {
 	w, err := openMade(work, workDir)
 	if err != nil {
@@ -211,7 +211,7 @@ func setGuard(work *at.RWDir) error {
 func removeGuard(work *at.RWDir) error { return removeTree(work, workDir) }
 
 // refuseInUse asks the kernel whether upper or work belongs to a live mount
-// (overlay.md section 1.4), in whatever mount namespace.
+// (compare ovl_inuse_trylock), in whatever mount namespace.
 func refuseInUse(p *plan) error {
 	for _, path := range []string{p.upper, p.work} {
 		answer := at.ProbeOverlay(p.lowers[0], path)

@@ -59,12 +59,22 @@ type dir struct {
 
 	// INVARIANT: a shared directory is the root and stays open as long as FS.
 	shared bool
+
+	cache *dirCache // that it belongs to, with node; else nil
+	node  *dirNode
 }
 
 func (d *dir) close() {
-	if d == nil || d.shared {
-		return
+	switch {
+	case d == nil || d.shared:
+	case d.cache != nil:
+		d.cache.release(d.node)
+	default:
+		d.closeLayers()
 	}
+}
+
+func (d *dir) closeLayers() {
 	if d.upper != nil {
 		d.upper.Close()
 	}

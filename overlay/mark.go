@@ -9,8 +9,8 @@ import (
 )
 
 // marks knows the few bytes by which an object in a layer says more than
-// itself. No other file knows their form (overlay.md of the kernel's own
-// overlayfs.rst; compare fs/overlayfs/overlayfs.h, enum ovl_xattr).
+// itself. No other file knows their form (docs/on-disk-format.md;
+// compare fs/overlayfs/overlayfs.h, enum ovl_xattr).
 type marks struct {
 	prefix   string // "trusted.overlay." or "user.overlay."
 	opaque   string // on a directory: "y", no lower belongs to it

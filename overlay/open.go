@@ -63,6 +63,9 @@ func Open(o Options) (*FS, error) {
 	for _, w := range plan.warnings {
 		fsys.warn(w)
 	}
+	if len(fsys.traps) == 0 {
+		fsys.cache = newDirCache(fsys.root)
+	}
 	if fsys.staging != nil {
 		go fsys.staging.purger()
 		if err := fsys.finishMove(); err != nil {
@@ -89,14 +92,14 @@ func (fsys *FS) abandon() {
 		s.close()
 		_ = fsys.tags.close() // the error that led here says more
 	}
-	fsys.root.shared = false
-	fsys.root.close()
+	if fsys.cache != nil {
+		fsys.cache.close()
+	}
+	fsys.root.closeLayers()
 	if fsys.work != nil {
 		fsys.work.Close()
 	}
-	if fsys.lockFile != nil {
-		_ = fsys.lockFile.Close() // nothing was written to it
-	}
+	_ = fsys.unlock() // nothing was written to them
 }
 
 func (o *Options) check() error {
@@ -210,12 +213,13 @@ func (fsys *FS) refuseOtherMarks(path string) error {
 	return nil
 }
 
-// takeUpper makes upper ours (overlay.md section 13.3):
+// takeUpper makes upper ours:
 //
-//  1. The kernel is asked whether upper or work is in use.
+//  1. The lock on upper, which another overdav would hold. The kernel is asked
+//     whether upper or work is in use.
 //  2. What a kernel mount forbids, in work/incompat and index, is refused. Up to
 //     here nothing was changed.
-//  3. The lock, which another overdav would hold.
+//  3. The lock on work.
 //  4. Staging and work are swept of what a crash left, but for its guard.
 //  5. The file system is tried.
 //  6. The guard is set. From here on a kernel mount fails.
@@ -230,6 +234,9 @@ func (fsys *FS) takeUpper(o Options, p *plan) (err error) {
 			return err
 		}
 	}
+	if err := fsys.takeLock(fsys.root.upper.LockDir, p); err != nil {
+		return err
+	}
 	if err = refuseInUse(p); err != nil {
 		return err
 	}
@@ -240,18 +247,28 @@ func (fsys *FS) takeUpper(o Options, p *plan) (err error) {
 	if err != nil {
 		return layersError("work %q cannot be written to: %w; make it writable, or serve read-only", p.work, hostError(err))
 	}
-	if fsys.lockFile, err = s.dir.Lock(lockName); err != nil {
+	if err := fsys.takeLock(func() (*at.File, error) { return s.dir.Lock(lockName) }, p); err != nil {
 		s.close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return fmt.Errorf("%w: another overdav serves upper %q; stop it first", ErrInUse, p.upper)
-		}
-		return layersError("work %q: %w", p.work, hostError(err))
+		return err
 	}
 	if err := fsys.prepareUpper(o, p, s); err != nil {
 		fsys.letGo(s)
 		return err
 	}
 	fsys.staging = s
+	return nil
+}
+
+// takeLock takes a lock that says upper is ours.
+func (fsys *FS) takeLock(lock func() (*at.File, error), p *plan) error {
+	f, err := lock()
+	switch {
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return fmt.Errorf("%w: another overdav serves upper %q or work %q; stop it first", ErrInUse, p.upper, p.work)
+	case err != nil:
+		return layersError("upper %q: lock: %w", p.upper, hostError(err))
+	}
+	fsys.locks = append(fsys.locks, f)
 	return nil
 }
 

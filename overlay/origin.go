@@ -31,7 +31,7 @@ var originFlags = func() byte {
 }()
 
 // encodeOrigin is the value of the origin mark: the header, then the file
-// handle (overlay.md section 7.2). It is
+// handle (compare struct ovl_fh). It is
 // said to be of a lower object.
 func encodeOrigin(uuid [16]byte, kind int32, handle []byte) []byte {
 	value := make([]byte, 0, originHeader+len(handle))

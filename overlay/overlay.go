@@ -29,8 +29,8 @@ type FS struct {
 	root            *dir // never closed before FS
 	layers          []Layer
 	marks           marks
-	staging         *staging // nil: read-only
-	lockFile        *at.File // held while upper is ours
+	staging         *staging   // nil: read-only
+	locks           []*at.File // of upper and of work, held while upper is ours
 	work            *at.RWDir
 	followRedirects bool
 	writeRedirects  bool
@@ -49,6 +49,7 @@ type FS struct {
 	// +checklocks:treeMu
 	closed bool
 
+	cache   *dirCache // nil: nothing is kept between operations
 	names   nameLocks // the names in a directory, by its merged path
 	copying nameLocks // copy-ups under way, by the name asked for
 }
@@ -222,17 +223,25 @@ func noNil(info *Info, err error) (fs.FileInfo, error) {
 // stay readable.
 func (fsys *FS) Close() error {
 	fsys.treeMu.Lock()
-	defer fsys.treeMu.Unlock()
-	if fsys.closed {
+	was := fsys.closed
+	fsys.closed = true
+	fsys.treeMu.Unlock()
+	if was {
 		return nil
 	}
-	fsys.closed = true
+	// What looks or changes now is refused; who is still copying finds that out
+	// and lets go of staging.
 	var err error
 	if fsys.staging != nil {
+		fsys.staging.users.Wait()
 		err = fsys.releaseUpper()
 	}
-	fsys.root.shared = false
-	fsys.root.close()
+	fsys.treeMu.Lock()
+	defer fsys.treeMu.Unlock()
+	if fsys.cache != nil {
+		fsys.cache.close()
+	}
+	fsys.root.closeLayers()
 	return err
 }
 
@@ -262,7 +271,16 @@ func (fsys *FS) releaseUpper() error {
 	err = errors.Join(err, fsys.tags.close())
 	s.close()
 	fsys.work.Close()
-	return errors.Join(err, fsys.lockFile.Close())
+	return errors.Join(err, fsys.unlock())
+}
+
+// unlock lets another overdav have upper.
+func (fsys *FS) unlock() (err error) {
+	for _, lock := range fsys.locks {
+		err = errors.Join(err, lock.Close())
+	}
+	fsys.locks = nil
+	return err
 }
 
 func layersError(format string, args ...any) error {

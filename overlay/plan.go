@@ -33,7 +33,7 @@ type layerPath struct {
 }
 
 // planLayers looks at every layer and refuses what cannot be an overlay
-// together (overlay.md section 1.3).
+// together (compare ovl_check_overlapping_layers).
 func planLayers(o Options) (*plan, error) {
 	p := &plan{mounts: readMounts()}
 	var all []layerPath

@@ -104,8 +104,7 @@ func (fsys *FS) refuseFull(d *dir) error {
 	return err
 }
 
-// removeLocked removes what p shows, in one step (overlay.md sections 10.4, 10.5
-// and 10.7):
+// removeLocked removes what p shows, in one step:
 //
 //   - only below: a whiteout takes the name;
 //   - a file over a lower one: a whiteout replaces it;

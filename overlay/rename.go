@@ -206,7 +206,7 @@ func (r *renaming) raise() error {
 	return nil
 }
 
-// move does it (overlay.md section 10.6; compare ovl_rename):
+// move does it (compare ovl_rename):
 //
 //  1. A directory of a lower is copied up. Nobody sees it.
 //  2. An empty directory in the way that holds whiteouts changes places with an
@@ -318,7 +318,7 @@ func (r *renaming) redirect() (string, error) {
 
 // clearWhiteouts puts an empty opaque twin in the place of the directory e of
 // upper, which shows nothing but may hold whiteouts, so that it can be renamed
-// over (overlay.md section 10.5).
+// over.
 //
 //  1. The twin is made in staging, with the attributes of the directory.
 //  2. They change places. An empty opaque directory shows what the emptied one

@@ -98,7 +98,7 @@ func (g *ground) setxattr(dir, attr string) {
 	}
 }
 
-// refusals are the rows of overlay.md section 1.3 that end a start.
+// refusals are the layers that end a start.
 var refusals = []struct {
 	name string
 	// spoil makes the layers unfit.

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"path"
 	"strings"
 	"syscall"
 
@@ -57,6 +58,7 @@ func (fsys *FS) walk(name string, follow bool) (place, error) {
 		return place{}, err
 	}
 	w := walker{fsys: fsys, at: fsys.root, pending: components}
+	w.leap()
 	if err := w.run(follow); err != nil {
 		w.at.close()
 		return place{}, err
@@ -66,6 +68,33 @@ func (fsys *FS) walk(name string, follow bool) (place, error) {
 		return fsys.placeOf(w.at)
 	}
 	return place{w.at, w.pending[0]}, nil
+}
+
+// Resolve returns the merged path without symlinks to which name leads, the
+// last component followed only with follow, and how many symlinks there were.
+// What is not there stays as it is written.
+// Errors: ELOOP after 40 links, and lookup's.
+func (fsys *FS) Resolve(name string, follow bool) (resolved string, links int, err error) {
+	components, err := splitName(name)
+	if err != nil {
+		return "", 0, pathError("resolve", name, err)
+	}
+	t, err := fsys.look()
+	if err != nil {
+		return "", 0, pathError("resolve", name, err)
+	}
+	w := walker{fsys: fsys, at: fsys.root, pending: components}
+	w.leap()
+	err = w.run(follow)
+	if err == syscall.ENOENT || err == syscall.ENOTDIR {
+		err = nil
+	}
+	resolved = path.Join("/", w.at.path, path.Join(w.pending...))[1:]
+	if resolved == "" {
+		resolved = "."
+	}
+	w.at.close()
+	return resolved, w.links, pathError("resolve", name, t.end(err))
 }
 
 // placeOf is where a directory that was entered has its name.
@@ -118,7 +147,7 @@ func (w *walker) run(follow bool) error {
 // and stays where it is.
 func (w *walker) step(name string, last bool) (done bool, err error) {
 	if !last {
-		e, err := w.fsys.lookup(w.at, name, true)
+		e, err := w.fsys.lookupCached(w.at, name)
 		if err != nil {
 			return false, err
 		}
@@ -149,6 +178,32 @@ func (w *walker) step(name string, last bool) (done bool, err error) {
 func (w *walker) enter(d *dir) {
 	w.at.close()
 	w.at = d
+}
+
+// leap enters, from the root, what of the way is in the cache.
+func (w *walker) leap() {
+	if w.fsys.cache == nil || len(w.pending) < 2 {
+		return
+	}
+	d, n := w.fsys.cache.deepest(w.pending[:len(w.pending)-1])
+	w.enter(d)
+	w.pending = w.pending[n:]
+}
+
+// lookupCached looks up a directory to be walked through, and keeps it if it
+// can be kept.
+func (fsys *FS) lookupCached(parent *dir, name string) (*entry, error) {
+	if fsys.cache == nil {
+		return fsys.lookup(parent, name, true)
+	}
+	a := fsys.cache.expect(parent, name)
+	e, err := fsys.lookup(parent, name, true)
+	if err != nil {
+		fsys.cache.add(a, nil)
+		return nil, err
+	}
+	fsys.cache.add(a, e.dir)
+	return e, nil
 }
 
 // up goes to the parent; the root is its own.

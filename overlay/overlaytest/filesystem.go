@@ -22,7 +22,7 @@ func Filesystem(t testing.TB, kind string) string {
 		return dir
 	}
 	// The image is in memory: it costs what is written, and a sync nothing.
-	image := filepath.Join(Filesystem(t, "tmpfs"), "image")
+	image := filepath.Join(memory(t), "image")
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -37,6 +37,21 @@ func Filesystem(t testing.TB, kind string) string {
 		t.Fatal(err)
 	}
 	return sub
+}
+
+// memory mounts a tmpfs for an image. It is only detached at the end: the loop
+// device lets go of the image a little after the unmount that frees it.
+func memory(t testing.TB) string {
+	t.Helper()
+	dir := mountPoint(t)
+	out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", dir).CombinedOutput()
+	Need(t, err == nil, "a mount: %v: %s", err, out)
+	t.Cleanup(func() {
+		if err := detach(dir); err != nil {
+			t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+	return dir
 }
 
 // Image mounts a read-only file system of a kind, squashfs or erofs, that

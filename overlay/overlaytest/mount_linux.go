@@ -24,6 +24,11 @@ func unmount(dir string) error {
 	}
 }
 
+// detach unmounts what may still be in use for a moment.
+func detach(dir string) error {
+	return os.NewSyscallError("umount", syscall.Unmount(dir, syscall.MNT_DETACH))
+}
+
 // FS_IOC_GETFLAGS and FS_IOC_SETFLAGS of linux/fs.h where a long has 64 bits.
 const (
 	ioctlGetFlags = 0x80086601

@@ -11,7 +11,7 @@ import (
 
 // ProbeOverlay asks the kernel for an overlay whose upper and work are one
 // directory, which it refuses; what it answers tells whether that directory is
-// in use. Nothing on disk changes (overlay.md section 1.4).
+// in use. Nothing on disk changes.
 // Errors: EBUSY, the directory is upper or work of a live overlay, in whatever
 // mount namespace; EINVAL, it is free; EPERM, we may not ask.
 func ProbeOverlay(lower, upper string) error {

@@ -230,6 +230,19 @@ func (d *RWDir) Lock(name string) (*File, error) {
 	return &File{fd: fd}, nil
 }
 
+// LockDir is Lock for the directory itself.
+func (d *RWDir) LockDir() (*File, error) {
+	fd, err := sysOpenBeneath(d.fd, ".", openDir, false)
+	if err != nil {
+		return nil, err
+	}
+	if err := sysFlock(fd); err != nil {
+		sysClose(fd)
+		return nil, err
+	}
+	return &File{fd: fd}, nil
+}
+
 // SyncAll writes everything of the file system that d is on (syncfs(2)).
 func (d *RWDir) SyncAll() error {
 	return d.hook.do(OpSync, ".", func() error { return d.onReadable(sysSyncfs) })

@@ -211,7 +211,7 @@ func sysHandle(dirfd int, name string) (int32, []byte, error) {
 	return handle.Type(), handle.Bytes(), nil
 }
 
-// The two ways to ask a file system for its UUID (overlay.md section 7.2).
+// The two ways to ask a file system for its UUID.
 const (
 	fsIocGetFSUUID = 0x80111500
 	btrfsIocFSInfo = 0x8400941f
