@@ -46,7 +46,7 @@ litmus: ## the outside suite of the protocol
 	go test -run Litmus -v ./integration_test
 
 soak: ## random operations against the kernel, SOAK (30) times as many as in the tests
-	OVERDAV_SOAK=$(SOAK) go test -timeout 12h -v -run Lockstep ./overlay
+	OVERDAV_SOAK=$(SOAK) go test -timeout 12h -v -run 'Lockstep|MountOptions' ./overlay
 
 check: lint test race ## all that a change has to pass
 

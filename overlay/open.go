@@ -36,7 +36,7 @@ func Open(o Options) (*FS, error) {
 		followRedirects: prefix == trustedPrefix,
 		writeRedirects:  prefix == trustedPrefix && !o.NoRedirect,
 		durability:      o.Durability,
-		privileged:      os.Geteuid() == 0,
+		privileged:      prefix == trustedPrefix,
 		events:          o.Events,
 	}
 	opened := false
