@@ -198,3 +198,27 @@ func (h *Handler) keepSums(p Path, u *upload) {
 	// The file is written; without its checksums it is only less convenient.
 	_ = h.tree.Setxattr(p.Name(), sumsAttr, []byte(value))
 }
+
+// copySums keeps for a file's copy the checksums that are known of the file.
+// Those of a collection's members stay behind: to know them again somebody
+// would have to read them.
+//
+// Preconditions: source and destination are locked, and rq.info is from before
+// the copy.
+func (h *Handler) copySums(rq *request) {
+	known, ok := h.knownSums(rq.path, rq.info)
+	if !ok {
+		return
+	}
+	src, err1 := look(h.tree, rq.path)
+	dst, err2 := look(h.tree, rq.dst)
+	if err1 != nil || err2 != nil || src == nil || dst == nil {
+		return
+	}
+	before, after, tag := entityTag(rq.info), entityTag(src), entityTag(dst)
+	if after != before || tag == after { // changed meanwhile, or one file under two names
+		return
+	}
+	// As in keepSums.
+	_ = h.tree.Setxattr(rq.dst.Name(), sumsAttr, []byte(tag+" "+known.property()))
+}

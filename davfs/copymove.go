@@ -88,7 +88,11 @@ func (h *Handler) copy(w http.ResponseWriter, rq *request) error {
 		return refuse(http.StatusBadRequest, "COPY has depth 0 or infinity") // RFC 4918, section 9.8.3
 	}
 	return h.transfer(w, rq, func(dst string, overwrite bool) error {
-		return h.tree.Copy(rq.path.Name(), dst, overlay.CopyOptions{Overwrite: overwrite, Shallow: d == depthZero})
+		err := h.tree.Copy(rq.path.Name(), dst, overlay.CopyOptions{Overwrite: overwrite, Shallow: d == depthZero})
+		if err == nil {
+			h.copySums(rq)
+		}
+		return err
 	})
 }
 

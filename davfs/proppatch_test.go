@@ -191,6 +191,11 @@ func TestChecksums(t *testing.T) {
 	if got := sums(); !strings.Contains(got, md) {
 		t.Errorf("the checksums are gone with a MOVE: %q", got)
 	}
+	s.want(201, "COPY", "/f", "", "Destination: /g", "X-OC-Mtime: 1577934245")
+	s.want(204, "MOVE", "/g", "", "Destination: /f")
+	if got := sums(); !strings.Contains(got, md) {
+		t.Errorf("the checksums do not come with a COPY: %q", got)
+	}
 	s.want(204, "PUT", "/f", "other!")
 	if got := sums(); got != "" {
 		t.Errorf("the checksums of the content before are still told: %q", got)

@@ -161,53 +161,6 @@ func TestCadaver(t *testing.T) {
 `)
 }
 
-// A mount by davfs2: what programs do to files, through a file system that
-// locks, caches and uploads behind their back.
-func TestDavfs2(t *testing.T) {
-	needProgram(t, "mount.davfs")
-	overlaytest.NeedRoot(t)
-	overlaytest.Need(t, exists("/dev/fuse"), "/dev/fuse")
-	s, l := shareFor(t)
-	dir := openDir(t)
-	// buf_size: Linux since 6.16 reads directories in pieces that older davfs2
-	// refuse.
-	conf := "ask_auth 0\nbuf_size 64\ndelay_upload 0\ncache_dir " + dir + "/cache\n"
-	if err := os.WriteFile(filepath.Join(dir, "davfs2.conf"), []byte(conf), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, d := range []string{"mnt", "cache"} {
-		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// It keeps its cache as a user of its own.
-	if err := os.Chmod(filepath.Join(dir, "cache"), 0o777); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = script(dir, "umount -l mnt 2>/dev/null").Run() }) // when the script fails midway
-	run(t, script(dir, `
-		mount.davfs -o conf="$PWD/davfs2.conf" "$URL/" mnt </dev/null
-		test "$(cat mnt/docs/deep/c)" = three
-		test "$(cat "mnt/sp ace %41+#&é")" = odd
-		echo new > mnt/new
-		echo more >> mnt/a
-		mkdir mnt/made
-		mv mnt/new mnt/made/renamed
-		mv mnt/docs mnt/made/docs
-		rm -r mnt/old
-		umount mnt # waits for uploads
-	`, "URL="+s.base))
-	s.finish(l, `"a" = "onemore\n"
-"made"/
-"made/docs"/
-"made/docs/b" = "two"
-"made/docs/deep"/
-"made/docs/deep/c" = "three"
-"made/renamed" = "new\n"
-"sp ace %41+#&é" = "odd"
-`)
-}
-
 // GNOME Files' back end, by its command line.
 func TestGio(t *testing.T) {
 	needProgram(t, "gio", "dbus-run-session")
