@@ -516,14 +516,14 @@ func TestLocksExpireWhileNobodyServes(t *testing.T) {
 // TestMain lets this binary be the process that is killed.
 func TestMain(m *testing.M) {
 	if file := os.Getenv("DAVFS_TEST_LOCK_FILE"); file != "" {
-		lockAndWait(file)
+		lockAndWait(file, LockOptions{NoSync: os.Getenv("DAVFS_TEST_NO_SYNC") != ""})
 	}
 	os.Exit(m.Run())
 }
 
 // lockAndWait takes and releases locks, says so, and waits for its end.
-func lockAndWait(file string) {
-	l, err := OpenLocks(file, LockOptions{})
+func lockAndWait(file string, o LockOptions) {
+	l, err := OpenLocks(file, o)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -543,9 +543,15 @@ func lockAndWait(file string) {
 }
 
 func TestLocksSurviveKill9(t *testing.T) {
+	t.Run("synced", func(t *testing.T) { killLocks(t) })
+	t.Run("without sync", func(t *testing.T) { killLocks(t, "DAVFS_TEST_NO_SYNC=1") })
+}
+
+// killLocks kills a process that has locks, and looks for them.
+func killLocks(t *testing.T, env ...string) {
 	file := filepath.Join(t.TempDir(), "locks")
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "DAVFS_TEST_LOCK_FILE="+file)
+	cmd.Env = append(append(os.Environ(), "DAVFS_TEST_LOCK_FILE="+file), env...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -570,6 +576,22 @@ func TestLocksSurviveKill9(t *testing.T) {
 	}
 	if err := l.Check("they", nil, Touch{Path: at(t, "/0")}); !isLocked(err) {
 		t.Errorf("a write to what was locked: %v", err)
+	}
+}
+
+// Locks that need not survive a power cut must not wait for the disk.
+func TestNoSyncWaitsForNoDisk(t *testing.T) {
+	for _, noSync := range []bool{false, true} {
+		l, err := OpenLocks(filepath.Join(t.TempDir(), "locks"), LockOptions{NoSync: noSync})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.store.db.NoSync; got != noSync {
+			t.Errorf("NoSync %t: bbolt has %t", noSync, got)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
