@@ -443,3 +443,66 @@ func TestReadOnlyUpper(t *testing.T) {
 		t.Errorf("remove: %v, want EROFS", err)
 	}
 }
+
+func TestAttributesOfMembers(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	l := overlaytest.NewLayers(t, t.TempDir(), "d/\nd/low [user.a=lower] = x\nd/both [user.a=hidden] = x\n")
+	overlaytest.Build(t, l.Upper, "d/\nd/both [user.a=upper] = y\nd/none = z\n")
+	f, err := open(t, optionsOf(l)).Open("d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	members, err := f.Infos(-1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"low": "lower", "both": "upper", "none": ""}
+	for _, m := range members {
+		value, err := f.MemberXattr(m, "user.a")
+		if string(value) != want[m.Name()] || (err == nil) != (want[m.Name()] != "") {
+			t.Errorf("%s: got %q, %v, want %q", m.Name(), value, err, want[m.Name()])
+		}
+		if _, err := f.MemberXattr(m, "trusted.overlay.origin"); !errors.Is(err, syscall.ENODATA) {
+			t.Errorf("%s: a mark is shown: %v", m.Name(), err)
+		}
+	}
+	if len(members) != len(want) {
+		t.Errorf("%d members, want %d", len(members), len(want))
+	}
+}
+
+func TestResolve(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	l := overlaytest.NewLayers(t, t.TempDir(), strings.Join([]string{
+		"d/", "d/f = x", "d/up -> ../../../d", "in -> d", "abs -> /d/f", "deep -> d/up/up/f",
+		"gone -> nowhere/../..", "loop -> loop",
+	}, "\n")+"\n")
+	fsys := open(t, optionsOf(l))
+	for _, test := range []struct {
+		name   string
+		follow bool
+		want   string
+		links  int
+	}{
+		{".", true, ".", 0},
+		{"d/f", true, "d/f", 0},
+		{"in", false, "in", 0},
+		{"in", true, "d", 1},
+		{"in/f", false, "d/f", 1},
+		{"abs", true, "d/f", 1},
+		{"deep", true, "d/f", 3},
+		{"d/up", true, "d", 1},
+		{"in/new/below", true, "d/new/below", 1},
+		{"gone", true, ".", 1},
+		{"d/f/x", true, "d/f/x", 0},
+	} {
+		got, links, err := fsys.Resolve(test.name, test.follow)
+		if got != test.want || links != test.links || err != nil {
+			t.Errorf("%s, follow %v: got %q with %d links, %v, want %q with %d", test.name, test.follow, got, links, err, test.want, test.links)
+		}
+	}
+	if _, _, err := fsys.Resolve("loop", true); !errors.Is(err, syscall.ELOOP) {
+		t.Errorf("a loop: %v, want ELOOP", err)
+	}
+}

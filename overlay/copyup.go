@@ -3,6 +3,7 @@ package overlay
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"syscall"
 	"time"
 
@@ -98,7 +99,8 @@ type lowerObject struct {
 	at    *at.Dir // that directory in its layer
 	name  string
 	st    at.Stat
-	file  *at.File // open, when it is a regular file
+	file  *at.File        // open, when it is a regular file
+	user  *sync.WaitGroup // counts it among those that need staging
 
 	truncated bool // its content is not wanted
 }
@@ -108,6 +110,9 @@ func (o *lowerObject) close() {
 		_ = o.file.Close() // only read
 	}
 	o.dir.close()
+	if o.user != nil {
+		o.user.Done()
+	}
 }
 
 // openLower opens the object of a lower that name shows; nil when upper shows it.
@@ -144,6 +149,8 @@ func (fsys *FS) openLower(name string, follow bool) (*lowerObject, error) {
 		}
 	}
 	t.release(p.dir)
+	src.user = &fsys.staging.users
+	src.user.Add(1)
 	return src, t.end(nil)
 }
 

@@ -361,7 +361,7 @@ func copyFaults() (cases []faultCase) {
 var readers = []string{
 	"FS.Check", "FS.FS", "FS.Getxattr", "FS.Layers", "FS.Listxattr", "FS.Lstat", "FS.Namespace", "FS.Open", "FS.ReadDir",
 	"FS.ReadOnly", "FS.Readlink", "FS.Redirects", "FS.Space", "FS.Stat",
-	"File.Info", "File.Name", "File.Read", "File.ReadAt", "File.ReadDir", "File.Seek", "File.Stat", "File.SyscallConn",
+	"File.Info", "File.Infos", "File.MemberXattr", "File.Name", "File.Read", "File.ReadAt", "File.ReadDir", "File.Seek", "File.Stat", "File.SyscallConn",
 	"Staged.ReadAt", "Staged.Stat",
 }
 

@@ -12,8 +12,10 @@ func Crash(fsys *FS) {
 	fsys.work.Close()
 	_ = fsys.tags.close() // the end of a process closes and says nothing
 	_ = fsys.unlock()
-	fsys.root.shared = false
-	fsys.root.close()
+	if fsys.cache != nil {
+		fsys.cache.close()
+	}
+	fsys.root.closeLayers()
 }
 
 // Drain waits until nothing is being deleted in the background.

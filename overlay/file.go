@@ -270,7 +270,11 @@ func (f *File) Stat() (fs.FileInfo, error) {
 // Info is Stat with our own type.
 func (f *File) Info() (*Info, error) {
 	info := f.info
-	var err error
+	release, err := f.hold()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	switch {
 	case f.read != nil:
 		err = f.read.Stat(&info.st)
@@ -415,7 +419,7 @@ func (f *File) Close() error {
 // ReadDir returns the next n objects of a directory, all that are left with
 // n <= 0 (fs.ReadDirFile). A merged directory's are sorted by name.
 func (f *File) ReadDir(n int) ([]fs.DirEntry, error) {
-	infos, err := f.infos(n)
+	infos, err := f.Infos(n)
 	entries := make([]fs.DirEntry, len(infos))
 	for i, info := range infos {
 		entries[i] = info
@@ -423,11 +427,28 @@ func (f *File) ReadDir(n int) ([]fs.DirEntry, error) {
 	return entries, err
 }
 
-// infos is ReadDir with our own type.
-func (f *File) infos(n int) ([]*Info, error) {
+// hold keeps the root, which is not f's own, from being closed.
+func (f *File) hold() (release func(), err error) {
+	if f.dir == nil || !f.dir.shared {
+		return func() {}, nil
+	}
+	t, err := f.fsys.look()
+	if err != nil {
+		return nil, pathError("readdir", f.name, err)
+	}
+	return func() { _ = t.end(nil) }, nil // nothing was changed
+}
+
+// Infos is ReadDir with our own type.
+func (f *File) Infos(n int) ([]*Info, error) {
 	if f.dir == nil {
 		return nil, pathError("readdir", f.name, syscall.ENOTDIR)
 	}
+	release, err := f.hold()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if f.list.fsys == nil {
 		f.list.fsys, f.list.d = f.fsys, f.dir
 	}
@@ -446,6 +467,26 @@ func (f *File) infos(n int) ([]*Info, error) {
 		infos = append(infos, info)
 	}
 	return infos, nil
+}
+
+// MemberXattr returns an extended attribute of a member of the directory that
+// Infos returned, as FS.Getxattr does, but of the member itself where it is a
+// symlink, and without walking there.
+func (f *File) MemberXattr(member *Info, attr string) ([]byte, error) {
+	if f.dir == nil {
+		return nil, pathError("getxattr", f.name, syscall.ENOTDIR)
+	}
+	stored, err := f.fsys.marks.stored(attr)
+	if err != nil {
+		return nil, pathError("getxattr", joinPath(f.name, member.name), err)
+	}
+	for i := range f.dir.sources() {
+		if d, layer := f.dir.source(i); layer == member.layer {
+			value, err := d.Getxattr(member.name, stored)
+			return value, pathError("getxattr", joinPath(f.name, member.name), err)
+		}
+	}
+	return nil, pathError("getxattr", joinPath(f.name, member.name), syscall.ESTALE)
 }
 
 // SyscallConn gives net/http the descriptor of a regular file (sendfile(2)).

@@ -29,7 +29,7 @@ type FS struct {
 	root            *dir // never closed before FS
 	layers          []Layer
 	marks           marks
-	staging         *staging // nil: read-only
+	staging         *staging   // nil: read-only
 	locks           []*at.File // of upper and of work, held while upper is ours
 	work            *at.RWDir
 	followRedirects bool
@@ -223,20 +223,25 @@ func noNil(info *Info, err error) (fs.FileInfo, error) {
 // stay readable.
 func (fsys *FS) Close() error {
 	fsys.treeMu.Lock()
-	defer fsys.treeMu.Unlock()
-	if fsys.closed {
+	was := fsys.closed
+	fsys.closed = true
+	fsys.treeMu.Unlock()
+	if was {
 		return nil
 	}
-	fsys.closed = true
+	// What looks or changes now is refused; who is still copying finds that out
+	// and lets go of staging.
 	var err error
 	if fsys.staging != nil {
+		fsys.staging.users.Wait()
 		err = fsys.releaseUpper()
 	}
+	fsys.treeMu.Lock()
+	defer fsys.treeMu.Unlock()
 	if fsys.cache != nil {
 		fsys.cache.close()
 	}
-	fsys.root.shared = false
-	fsys.root.close()
+	fsys.root.closeLayers()
 	return err
 }
 

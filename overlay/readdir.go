@@ -249,7 +249,7 @@ func (fsys *FS) ReadDir(name string) ([]*Info, error) {
 		return nil, err
 	}
 	defer f.Close()
-	infos, err := f.infos(-1)
+	infos, err := f.Infos(-1)
 	slices.SortFunc(infos, func(a, b *Info) int { return cmpString(a.name, b.name) })
 	return infos, pathError("readdir", name, err)
 }

@@ -25,6 +25,10 @@ type staging struct {
 	// whiteMu guards the name tmp/wh, of which every whiteout is a hard link.
 	whiteMu sync.Mutex
 
+	// users are the temps that are open and the lower objects being copied:
+	// FS.Close waits for them. One is added only by a transaction or by who is
+	// one already.
+	users  sync.WaitGroup
 	purges sync.WaitGroup
 	purge  chan string // names in trash
 }
@@ -182,7 +186,7 @@ type temp struct {
 	dir  *at.RWDir  // where name is
 	name string     // "" has none yet
 	nest string     // the nursery in tmp that dir is; "" dir is tmp
-	open bool       // counted in s.busy
+	open bool       // counted in s.busy and s.users
 }
 
 // place installs the object under a name of upper that is free.
@@ -224,6 +228,7 @@ func (t *temp) giveName() error {
 	if t.name != "" {
 		return nil
 	}
+	t.begin()
 	t.dir, t.name = t.s.tmp, t.s.newName()
 	if err := t.file.Link(t.dir, t.name); err != nil {
 		t.name = ""
@@ -248,13 +253,24 @@ func (t *temp) close() {
 	if t.open {
 		t.open = false
 		t.s.busy.Add(-1)
+		t.s.users.Done()
+	}
+}
+
+// begin counts the object among those that need staging.
+func (t *temp) begin() {
+	if !t.open {
+		t.open = true
+		t.s.busy.Add(1)
+		t.s.users.Add(1)
 	}
 }
 
 // reserve reserves a name in tmp, where what is made inherits nothing.
 func (s *staging) reserve() *temp {
-	s.busy.Add(1)
-	return &temp{s: s, dir: s.tmp, name: s.newName(), open: true}
+	t := &temp{s: s, dir: s.tmp, name: s.newName()}
+	t.begin()
+	return t
 }
 
 // newFile makes an empty file without a name in the directory d, of which it

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"path"
 	"strings"
 	"syscall"
 
@@ -67,6 +68,33 @@ func (fsys *FS) walk(name string, follow bool) (place, error) {
 		return fsys.placeOf(w.at)
 	}
 	return place{w.at, w.pending[0]}, nil
+}
+
+// Resolve returns the merged path without symlinks to which name leads, the
+// last component followed only with follow, and how many symlinks there were.
+// What is not there stays as it is written.
+// Errors: ELOOP after 40 links, and lookup's.
+func (fsys *FS) Resolve(name string, follow bool) (resolved string, links int, err error) {
+	components, err := splitName(name)
+	if err != nil {
+		return "", 0, pathError("resolve", name, err)
+	}
+	t, err := fsys.look()
+	if err != nil {
+		return "", 0, pathError("resolve", name, err)
+	}
+	w := walker{fsys: fsys, at: fsys.root, pending: components}
+	w.leap()
+	err = w.run(follow)
+	if err == syscall.ENOENT || err == syscall.ENOTDIR {
+		err = nil
+	}
+	resolved = path.Join("/", w.at.path, path.Join(w.pending...))[1:]
+	if resolved == "" {
+		resolved = "."
+	}
+	w.at.close()
+	return resolved, w.links, pathError("resolve", name, t.end(err))
 }
 
 // placeOf is where a directory that was entered has its name.
