@@ -222,6 +222,15 @@ func TestAccessLogIsOneTrueLinePerRequest(t *testing.T) {
 	if n := strings.Count(buf.String(), "\n"); n != 1 {
 		t.Fatalf("%d lines: %s", n, buf.String())
 	}
+	// People read it, too: what was asked comes first, then what came of it.
+	at := 0
+	for _, key := range []string{keyMethod, keyPath, keyStatus, keyBytes, keyDur, keyRemote} {
+		next := strings.Index(buf.String(), `"`+key+`":`)
+		if next < at {
+			t.Errorf("%s is missing or too early in %s", key, buf.String())
+		}
+		at = next
+	}
 	var got map[string]any
 	if err := json.Unmarshal(buf.Bytes(), &got); err != nil {
 		t.Fatal(err)
