@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // Errors of OpenLocks.
@@ -96,7 +97,7 @@ func openLockStore(file string, noSync bool) (store *lockStore, locks []*Lock, e
 
 // lockOpenError says what bbolt's errors mean to whoever starts the server.
 func lockOpenError(file string, err error) error {
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return fmt.Errorf("%s: %w", file, ErrLocksInUse)
 	}
 	// What the system says about the file is not about what is in it.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 	"pgregory.net/rapid"
 )
 
@@ -293,8 +294,13 @@ func TestLocksExpire(t *testing.T) {
 func TestLockTimeoutsAreFinite(t *testing.T) {
 	l := NewLocks(LockOptions{})
 	for i, tt := range []struct{ asked, want time.Duration }{
-		{0, time.Hour}, {-1, time.Hour}, {2 * time.Hour, time.Hour}, {time.Hour, time.Hour},
-		{90 * time.Second, 90 * time.Second}, {time.Millisecond, time.Second}, {1900 * time.Millisecond, time.Second},
+		{0, time.Hour},
+		{-1, time.Hour},
+		{2 * time.Hour, time.Hour},
+		{time.Hour, time.Hour},
+		{90 * time.Second, 90 * time.Second},
+		{time.Millisecond, time.Second},
+		{1900 * time.Millisecond, time.Second},
 	} {
 		lock := mustLock(t, l, LockRequest{Root: Path{}.child(fmt.Sprint(i)), Timeout: tt.asked})
 		if lock.Timeout != tt.want {
@@ -608,14 +614,14 @@ func TestLockThatCannotBeStoredIsNotGranted(t *testing.T) {
 	good := l.store
 	l.store = &lockStore{closedDB(t)}
 
-	if _, err := l.Create(t.Context(), LockRequest{Root: at(t, "/f")}); !errors.Is(err, bbolt.ErrDatabaseNotOpen) {
-		t.Errorf("Create = %v, want %v", err, bbolt.ErrDatabaseNotOpen)
+	if _, err := l.Create(t.Context(), LockRequest{Root: at(t, "/f")}); !errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+		t.Errorf("Create = %v, want %v", err, bolterrors.ErrDatabaseNotOpen)
 	}
 	if got := l.Covering(at(t, "/f")); got != nil {
 		t.Errorf("it is there all the same: %v", got)
 	}
-	if err := l.Unlock(freed.Token, "me", freed.Root); !errors.Is(err, bbolt.ErrDatabaseNotOpen) {
-		t.Errorf("Unlock = %v, want %v", err, bbolt.ErrDatabaseNotOpen)
+	if err := l.Unlock(freed.Token, "me", freed.Root); !errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+		t.Errorf("Unlock = %v, want %v", err, bolterrors.ErrDatabaseNotOpen)
 	}
 
 	l.store = good
