@@ -27,6 +27,13 @@ func newHandler(fsys *overlay.FS, c Config, locks *davfs.Locks, log zerolog.Logg
 		}
 		e.Err(err).Str(keyMethod, r.Method).Str(keyPath, r.URL.Path).Int(keyStatus, status).Msg("refused")
 	}
+	o.State = func(name string) string {
+		state, err := fsys.State(name)
+		if err != nil { // it went meanwhile, or the listing says the same of the disk
+			log.Debug().Err(err).Str(keyPath, "/"+name).Msg("state not known")
+		}
+		return string(state)
+	}
 	var err error
 	if o.Site, err = c.site(); err != nil {
 		return nil, err

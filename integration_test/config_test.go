@@ -181,3 +181,28 @@ func TestLogNamesNoDirectoryOfTheHost(t *testing.T) {
 		}
 	}
 }
+
+// What a client may ask of every name: the layer that shows it, and how it
+// differs from the lowers.
+func TestPropertiesTellWhatChanged(t *testing.T) {
+	_, args := newShare(t)
+	s := serve(t, args...)
+	changeALot(s)
+	const ask = `<propfind xmlns="DAV:"><prop><layer xmlns="urn:overdav"/><state xmlns="urn:overdav"/></prop></propfind>`
+	tests := []struct{ name, layer, state string }{
+		{"a", "upper", "modified"},
+		{"dir", "upper", "added"},
+		{"sp ace %41+#&é", "1", "unchanged"},
+		{"papers/deep/c", "1", "unchanged"},
+	}
+	if os.Geteuid() == 0 { // an ordinary user's rename is a copy
+		tests = append(tests, struct{ name, layer, state string }{"papers", "upper", "renamed"})
+	}
+	for _, test := range tests {
+		status, text := s.do("PROPFIND", test.name, ask, "Depth", "0")
+		if status != http.StatusMultiStatus || !strings.Contains(text, ":layer>"+test.layer+"<") || !strings.Contains(text, ":state>"+test.state+"<") {
+			t.Errorf("%s: want layer %s, state %s: %d %s", test.name, test.layer, test.state, status, text)
+		}
+	}
+	s.stop()
+}
