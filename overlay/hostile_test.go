@@ -1,3 +1,5 @@
+//go:build linux
+
 package overlay_test
 
 import (
@@ -159,9 +161,17 @@ a/f = inside a
 			name string
 			want any // content, or errno
 		}{
-			{"abs", syscall.ENOENT}, {"up", syscall.ENOENT}, {"upup", syscall.ENOENT}, {"dots", syscall.ENOENT},
-			{"proc", syscall.ENOENT}, {"fd", syscall.ENOENT}, {"self", syscall.ELOOP}, {"dir", syscall.ENOENT},
-			{"rootfile", "inside"}, {"within", "inside b"}, {"around", "inside b"},
+			{"abs", syscall.ENOENT},
+			{"up", syscall.ENOENT},
+			{"upup", syscall.ENOENT},
+			{"dots", syscall.ENOENT},
+			{"proc", syscall.ENOENT},
+			{"fd", syscall.ENOENT},
+			{"self", syscall.ELOOP},
+			{"dir", syscall.ENOENT},
+			{"rootfile", "inside"},
+			{"within", "inside b"},
+			{"around", "inside b"},
 		} {
 			name := test.name + "." + layer
 			content, err := fs.ReadFile(fsys.FS(), name)
@@ -416,16 +426,18 @@ func (n *sickNode) Listxattr(ctx context.Context, dest []byte) (uint32, syscall.
 	return n.LoopbackNode.Listxattr(ctx, dest)
 }
 
+// WrapChild makes what is below a sick node sick as well.
+func (n *sickNode) WrapChild(context.Context, fusefs.InodeEmbedder) fusefs.InodeEmbedder {
+	return &sickNode{fusefs.LoopbackNode{RootData: n.RootData}, n.layer}
+}
+
 // newSickLayer shows dir at a mount point, until the test ends.
 func newSickLayer(t *testing.T, dir string) (*sickLayer, string) {
 	t.Helper()
 	layer := &sickLayer{}
-	root := &fusefs.LoopbackRoot{Path: dir}
-	root.NewNode = func(r *fusefs.LoopbackRoot, _ *fusefs.Inode, _ string, _ *syscall.Stat_t) fusefs.InodeEmbedder {
-		return &sickNode{fusefs.LoopbackNode{RootData: r}, layer}
-	}
+	root := &sickNode{fusefs.LoopbackNode{RootData: &fusefs.LoopbackRoot{Path: dir}}, layer}
 	point := t.TempDir()
-	server, err := fusefs.Mount(point, root.NewNode(root, nil, "", nil), &fusefs.Options{MountOptions: fuse.MountOptions{DirectMount: true}})
+	server, err := fusefs.Mount(point, root, &fusefs.Options{MountOptions: fuse.MountOptions{DirectMount: true}})
 	overlaytest.Need(t, err == nil, "FUSE: %v", err)
 	t.Cleanup(func() {
 		if err := server.Unmount(); err != nil {
