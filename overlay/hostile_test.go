@@ -137,6 +137,9 @@ func TestSymlinksStayInside(t *testing.T) {
 f = inside
 a/
 a/f = inside a
+a/root -> /f
+a/here -> f
+a/up -> ../f
 `, "b/\nb/g = inside b\n")
 	for _, dir := range []string{l.Upper, l.Lowers[0], l.Lowers[1]} {
 		layer := filepath.Base(dir)
@@ -192,6 +195,11 @@ a/f = inside a
 			if err := fsys.RemoveAll(name + "." + layer); err != nil {
 				t.Errorf("remove %s.%s: %v", name, layer, err)
 			}
+		}
+	}
+	for name, want := range map[string]string{"a/root": "inside", "a/here": "inside a", "a/up": "inside"} {
+		if content, err := fs.ReadFile(fsys.FS(), name); string(content) != want {
+			t.Errorf("%s: %q, %v, want %q", name, content, err, want)
 		}
 	}
 	if _, err := fsys.Stat("chain1"); !errors.Is(err, syscall.ELOOP) {
