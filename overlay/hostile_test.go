@@ -327,14 +327,10 @@ func TestHugeAttributes(t *testing.T) {
 	value := strings.Repeat("v", 64<<10) // XATTR_SIZE_MAX
 	longest := "user." + strings.Repeat("n", 250)
 	for _, attr := range []string{"user.big", longest} {
-		if err := syscall.Setxattr(l.Lowers[0]+"/f", attr, []byte(value), 0); err != nil {
-			t.Fatal(err)
-		}
+		setxattr(t, l.Lowers[0], "f", attr, value)
 	}
 	for i := range 300 {
-		if err := syscall.Setxattr(l.Lowers[0]+"/d", fmt.Sprintf("user.%0100d", i), []byte("v"), 0); err != nil {
-			t.Fatal(err)
-		}
+		setxattr(t, l.Lowers[0], "d", fmt.Sprintf("user.%0100d", i), "v")
 	}
 	fsys := open(t, optionsOf(l))
 	for _, name := range []string{"f", "d"} {
