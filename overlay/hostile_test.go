@@ -139,6 +139,9 @@ func TestSymlinksStayInside(t *testing.T) {
 f = inside
 a/
 a/f = inside a
+a/root -> /f
+a/here -> f
+a/up -> ../f
 `, "b/\nb/g = inside b\n")
 	for _, dir := range []string{l.Upper, l.Lowers[0], l.Lowers[1]} {
 		layer := filepath.Base(dir)
@@ -202,6 +205,11 @@ a/f = inside a
 			if err := fsys.RemoveAll(name + "." + layer); err != nil {
 				t.Errorf("remove %s.%s: %v", name, layer, err)
 			}
+		}
+	}
+	for name, want := range map[string]string{"a/root": "inside", "a/here": "inside a", "a/up": "inside"} {
+		if content, err := fs.ReadFile(fsys.FS(), name); string(content) != want {
+			t.Errorf("%s: %q, %v, want %q", name, content, err, want)
 		}
 	}
 	if _, err := fsys.Stat("chain1"); !errors.Is(err, syscall.ELOOP) {
@@ -329,14 +337,10 @@ func TestHugeAttributes(t *testing.T) {
 	value := strings.Repeat("v", 64<<10) // XATTR_SIZE_MAX
 	longest := "user." + strings.Repeat("n", 250)
 	for _, attr := range []string{"user.big", longest} {
-		if err := syscall.Setxattr(l.Lowers[0]+"/f", attr, []byte(value), 0); err != nil {
-			t.Fatal(err)
-		}
+		setxattr(t, l.Lowers[0], "f", attr, value)
 	}
 	for i := range 300 {
-		if err := syscall.Setxattr(l.Lowers[0]+"/d", fmt.Sprintf("user.%0100d", i), []byte("v"), 0); err != nil {
-			t.Fatal(err)
-		}
+		setxattr(t, l.Lowers[0], "d", fmt.Sprintf("user.%0100d", i), "v")
 	}
 	fsys := open(t, optionsOf(l))
 	for _, name := range []string{"f", "d"} {
