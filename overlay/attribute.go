@@ -158,8 +158,13 @@ func (fsys *FS) refuseMarked(d *at.Dir, name string) error {
 	if err == nil && parseProtection(value).any() {
 		return errProtected
 	}
-	if err == nil || err == syscall.ENODATA || err == syscall.EOPNOTSUPP {
+	switch err {
+	case nil, syscall.ENODATA, syscall.EOPNOTSUPP:
 		return nil
+	case syscall.EACCES: // it may not be read, see marks.has
+		if has, listErr := fsys.marks.has(d, name, fsys.marks.protattr); listErr != nil || !has {
+			return listErr
+		}
 	}
 	return err
 }
