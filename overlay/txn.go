@@ -68,6 +68,10 @@ func (t *txn) end(err error) error {
 	for _, unlock := range t.unlocks {
 		unlock()
 	}
+	if s := t.fsys.staging; s != nil && len(t.unsynced) > 0 {
+		s.users.Add(1) // the locks no longer keep FS.Close waiting
+		defer s.users.Done()
+	}
 	if t.exclusive {
 		t.fsys.treeMu.Unlock()
 	} else {
