@@ -40,10 +40,10 @@ var errTooManyProps = fmt.Errorf("dead properties beyond the limit: %w", syscall
 // errCorruptProps is a value that nobody who knows the format has written.
 var errCorruptProps = errors.New("corrupt " + deadPropAttr)
 
-// readDeadProps returns the dead properties of name in the order they were
-// set. What cannot have attributes has none.
-func readDeadProps(tree *overlay.FS, name string) ([]webdav.Property, error) {
-	value, err := tree.Getxattr(name, deadPropAttr)
+// readDeadProps returns the dead properties of the resource whose attributes
+// get reads, in the order they were set. What cannot have attributes has none.
+func readDeadProps(get func(attr string) ([]byte, error)) ([]webdav.Property, error) {
+	value, err := get(deadPropAttr)
 	switch {
 	case err == nil:
 		return decodeDeadProps(value)
@@ -51,6 +51,11 @@ func readDeadProps(tree *overlay.FS, name string) ([]webdav.Property, error) {
 		return nil, nil
 	}
 	return nil, err
+}
+
+// xattrsOf reads the attributes of name.
+func xattrsOf(tree *overlay.FS, name string) func(attr string) ([]byte, error) {
+	return func(attr string) ([]byte, error) { return tree.Getxattr(name, attr) }
 }
 
 // hasNoAttribute says that err means the attribute is not there, because it
@@ -65,7 +70,7 @@ func hasNoAttribute(err error) bool {
 //
 // Preconditions: name is locked.
 func patchDeadProps(tree *overlay.FS, name string, patches []webdav.Proppatch) error {
-	props, err := readDeadProps(tree, name)
+	props, err := readDeadProps(xattrsOf(tree, name))
 	if err != nil && !errors.Is(err, errCorruptProps) {
 		return err
 	}

@@ -141,7 +141,7 @@ func join(dir, name string) string {
 
 // DeadProps returns the dead properties.
 func (f *File) DeadProps() (map[xml.Name]webdav.Property, error) {
-	props, err := readDeadProps(f.fs.tree, f.name)
+	props, err := readDeadProps(xattrsOf(f.fs.tree, f.name))
 	if err != nil {
 		return nil, flatten("deadprops", f.name, err)
 	}

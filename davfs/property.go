@@ -27,6 +27,7 @@ type entry struct {
 	path   Path
 	real   Path          // without symlinks, for locks
 	info   *overlay.Info // of what it leads to, if it is a symlink
+	from   *overlay.File // the directory that listed it, if that was open
 
 	dead     []webdav.Property
 	deadRead bool
@@ -38,13 +39,21 @@ func (e *entry) deadProps() []webdav.Property {
 	if !e.deadRead {
 		e.deadRead = true
 		if canHaveProps(e.info.Mode()) {
-			props, err := readDeadProps(e.h.tree, e.path.Name())
+			props, err := readDeadProps(e.xattr)
 			if err == nil {
 				e.dead = props
 			}
 		}
 	}
 	return e.dead
+}
+
+// xattr reads an extended attribute of the entry.
+func (e *entry) xattr(attr string) ([]byte, error) {
+	if e.from != nil {
+		return e.from.MemberXattr(e.info, attr)
+	}
+	return e.h.tree.Getxattr(e.path.Name(), attr)
 }
 
 func (e *entry) deadProp(name xml.Name) (webdav.Property, bool) {

@@ -56,9 +56,14 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 		// RFC 4918, section 9.1.1
 		return &protocolError{status: http.StatusForbidden, condition: "propfind-finite-depth"}
 	}
+	var dir *overlay.File
 	var members []*overlay.Info
 	if d != depthZero {
-		if members, err = h.tree.ReadDir(rq.path.Name()); err != nil {
+		if dir, err = h.tree.Open(rq.path.Name()); err != nil {
+			return err
+		}
+		defer dir.Close()
+		if members, err = dir.Infos(listBatch); err != nil && err != io.EOF {
 			return err
 		}
 	}
@@ -69,7 +74,7 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 		l.write(&entry{h: h, prefix: l.prefix, path: rq.path, real: real, info: rq.info}, false)
 	}
 	l.budget = h.opts.InfiniteDepth
-	l.members(rq.path, real, members, d == depthInfinity)
+	l.members(rq.path, real, dir, members, d == depthInfinity)
 	if err := end(); err != nil && h.opts.Log != nil {
 		h.opts.Log(rq.Request, http.StatusMultiStatus, err) // the client went away meanwhile
 	}
@@ -194,10 +199,28 @@ type lister struct {
 	missing []int // scratch: indexes of the properties that an entry has not
 }
 
+// listBatch is how many members are held in memory at once.
+const listBatch = 256
+
 // members writes the members of a collection, and with deep what they hold.
-// Symlinks are shown as what they lead to, but not gone into: what they lead to
-// is elsewhere in the tree, or above. real is dir without symlinks.
-func (l *lister) members(dir, real Path, infos []*overlay.Info, deep bool) (more bool) {
+// from lists them; infos are the first. Symlinks are shown as what they lead
+// to, but not gone into: what they lead to is elsewhere in the tree, or above.
+// real is dir without symlinks.
+func (l *lister) members(dir, real Path, from *overlay.File, infos []*overlay.Info, deep bool) (more bool) {
+	for len(infos) > 0 {
+		if !l.batch(dir, real, from, infos, deep) {
+			return false
+		}
+		var err error
+		if infos, err = from.Infos(listBatch); err != nil && err != io.EOF {
+			l.unlisted(dir, err)
+			return true
+		}
+	}
+	return true
+}
+
+func (l *lister) batch(dir, real Path, from *overlay.File, infos []*overlay.Info, deep bool) (more bool) {
 	for _, info := range infos {
 		if l.out.failed() {
 			return false
@@ -212,9 +235,9 @@ func (l *lister) members(dir, real Path, infos []*overlay.Info, deep bool) (more
 			}
 			l.budget--
 		}
-		e := &entry{h: l.h, prefix: l.prefix, path: dir.child(info.Name()), real: real.child(info.Name()), info: info}
+		e := &entry{h: l.h, prefix: l.prefix, path: dir.child(info.Name()), real: real.child(info.Name()), info: info, from: from}
 		if isSymlink(info) {
-			e.info = followed(l.h.tree, dir.Name(), info)
+			e.info, e.from = followed(l.h.tree, dir.Name(), info), nil
 			e.real = l.h.real(e.real, true)
 		}
 		l.write(e, true)
@@ -226,14 +249,26 @@ func (l *lister) members(dir, real Path, infos []*overlay.Info, deep bool) (more
 }
 
 func (l *lister) beneath(dir, real Path) (more bool) {
-	infos, err := l.h.tree.ReadDir(dir.Name())
+	from, err := l.h.tree.Open(dir.Name())
 	if err != nil {
-		l.out.startResponse(l.prefix, dir, true)
-		l.out.status(Status("PROPFIND", err))
-		l.out.endResponse()
+		l.unlisted(dir, err)
 		return true
 	}
-	return l.members(dir, real, infos, true)
+	defer from.Close()
+	infos, err := from.Infos(listBatch)
+	if err != nil && err != io.EOF {
+		l.unlisted(dir, err)
+		return true
+	}
+	return l.members(dir, real, from, infos, true)
+}
+
+// unlisted says that the members of a collection, or the rest of them, cannot
+// be told.
+func (l *lister) unlisted(dir Path, err error) {
+	l.out.startResponse(l.prefix, dir, true)
+	l.out.status(Status("PROPFIND", err))
+	l.out.endResponse()
 }
 
 // truncated ends a listing that would be too long: it has more than what was

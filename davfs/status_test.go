@@ -94,6 +94,9 @@ func TestEveryFaultHasItsStatusAndDamagesNothing(t *testing.T) {
 		for errno, want := range map[syscall.Errno]int{
 			syscall.ENOSPC: 507, syscall.EDQUOT: 507, syscall.EROFS: 403, syscall.EACCES: 403, syscall.EIO: 500, syscall.EMFILE: 503,
 		} {
+			if testing.Short() && errno != syscall.ENOSPC {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s %s %v", request.method, request.path, errno), func(t *testing.T) {
 				for n := 1; ; n++ {
 					if n > 200 {

@@ -15,8 +15,7 @@ func Crash(fsys *FS) {
 	if fsys.cache != nil {
 		fsys.cache.close()
 	}
-	fsys.root.shared = false
-	fsys.root.close()
+	fsys.root.closeLayers()
 }
 
 // Drain waits until nothing is being deleted in the background.

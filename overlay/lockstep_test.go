@@ -137,7 +137,8 @@ func setRapidFlags(t *testing.T) {
 	}
 	set("rapid.checks", strconv.Itoa(checks))
 	set("rapid.steps", strconv.Itoa(meanLength))
-	set("rapid.shrinktime", "0s") // see sequence.shrink
+	set("rapid.shrinktime", "0s")   // see sequence.shrink
+	set("rapid.nofailfile", "true") // the scenario says more
 }
 
 func (v lockstepVariant) run(t *testing.T, base string) {

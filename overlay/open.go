@@ -95,8 +95,7 @@ func (fsys *FS) abandon() {
 	if fsys.cache != nil {
 		fsys.cache.close()
 	}
-	fsys.root.shared = false
-	fsys.root.close()
+	fsys.root.closeLayers()
 	if fsys.work != nil {
 		fsys.work.Close()
 	}

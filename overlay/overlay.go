@@ -241,8 +241,7 @@ func (fsys *FS) Close() error {
 	if fsys.cache != nil {
 		fsys.cache.close()
 	}
-	fsys.root.shared = false
-	fsys.root.close()
+	fsys.root.closeLayers()
 	return err
 }
 
