@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -251,5 +252,36 @@ func TestNamesAreSingle(t *testing.T) {
 		if !errors.Is(err, syscall.EINVAL) {
 			t.Errorf("%s: got %v, want EINVAL", name, err)
 		}
+	}
+}
+
+// What is durable at once can be changed also where it cannot be opened for
+// writing: a program that runs, and a directory that its owner may not list.
+func TestSyncOfWhatCannotBeOpened(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	l := overlaytest.NewLayers(t, t.TempDir(), "")
+	program, err := os.ReadFile("/bin/sleep")
+	must(t, err, os.WriteFile(filepath.Join(l.Upper, "sleep"), program, 0o755))
+	must(t, os.Mkdir(filepath.Join(l.Upper, "box"), 0o300))
+	running := exec.Command(filepath.Join(l.Upper, "sleep"), "600")
+	must(t, running.Start())
+	defer func() {
+		if err := running.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = running.Wait() // it was killed
+	}()
+	fsys, err := overlay.Open(overlay.Options{Lowers: l.Lowers, Upper: l.Upper, Work: l.Work, Xattr: overlay.XattrUser})
+	must(t, err)
+	defer func() { must(t, fsys.Close()) }()
+	if err := fsys.Chmod("sleep", 0o700); err != nil {
+		t.Errorf("a program that runs: %v", err)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	must(t, putCapabilities(false))
+	defer func() { must(t, putCapabilities(true)) }()
+	if err := fsys.Mkdir("box/d", 0o755); err != nil {
+		t.Errorf("a directory that may not be listed: %v", err)
 	}
 }

@@ -78,7 +78,7 @@ func (t *txn) end(err error) error {
 		t.fsys.treeMu.RUnlock()
 	}
 	if err == nil && t.fsys.durability == DurabilityFull {
-		err = syncDirs(t.unsynced)
+		err = t.syncDirs()
 	}
 	for _, d := range t.opened {
 		d.close()
@@ -86,9 +86,9 @@ func (t *txn) end(err error) error {
 	return err
 }
 
-func syncDirs(dirs []*at.RWDir) error {
-	for _, d := range dirs {
-		if err := d.Sync(); err != nil {
+func (t *txn) syncDirs() error {
+	for _, d := range t.unsynced {
+		if err := t.fsys.orSyncAll(d.Sync()); err != nil {
 			return err
 		}
 	}

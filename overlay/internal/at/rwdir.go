@@ -196,6 +196,19 @@ func (d *RWDir) Sync() error {
 	})
 }
 
+// SyncName makes content and attributes of the file or directory name last.
+// Errors: EACCES for what may not be read.
+func (d *RWDir) SyncName(name string) error {
+	return d.change(OpSync, name, func() error {
+		fd, err := sysOpenBeneath(d.fd, name, openRead, false)
+		if err != nil {
+			return err
+		}
+		defer sysClose(fd)
+		return sysFsync(fd)
+	})
+}
+
 // onReadable calls with a descriptor that is not O_PATH.
 func (d *RWDir) onReadable(call func(fd int) error) error {
 	if !d.pathfd {
