@@ -285,3 +285,29 @@ func TestSyncOfWhatCannotBeOpened(t *testing.T) {
 		t.Errorf("a directory that may not be listed: %v", err)
 	}
 }
+
+// The tags that are written down take room for the files there are, not for
+// the changes there were, and the last one of each survives.
+func TestTagsDoNotGrowWithChanges(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	l := overlaytest.NewLayers(t, t.TempDir(), "f = x\n")
+	fsys, err := overlaytest.OpenFS(l, nil)
+	must(t, err)
+	before, err := fsys.Stat("f")
+	must(t, err)
+	const changes = 3000
+	for i := range changes {
+		must(t, fsys.Chmod("f", fs.FileMode(0o600+i%2)))
+	}
+	must(t, fsys.Close())
+	info, err := os.Stat(filepath.Join(l.Work, "overdav/tags"))
+	must(t, err)
+	if got, limit := info.Size(), int64(changes/2*36); got > limit {
+		t.Errorf("%d changes of one file left %d bytes of tags, want %d at most", changes, got, limit)
+	}
+	after, err := openFS(t, l).Stat("f")
+	must(t, err)
+	if after.ETag() != before.ETag() {
+		t.Errorf("tag after a restart: got %s, want %s", after.ETag(), before.ETag())
+	}
+}
