@@ -10,6 +10,7 @@ import (
 
 	"overdav/davfs"
 	"overdav/overlay"
+	"overdav/web"
 )
 
 // newHandler is what answers requests.
@@ -17,6 +18,7 @@ func newHandler(fsys *overlay.FS, share ShareConfig, locks *davfs.Locks, log zer
 	return davfs.NewHandler(davfs.NewFileSystem(fsys), davfs.Options{
 		Locks:    locks,
 		ReadOnly: share.ReadOnly,
+		Listing:  web.Listing(fsys, web.Options{}),
 		Log: func(r *http.Request, status int, err error) {
 			e := log.Debug() // the client's fault: the access line has the status
 			if status >= http.StatusInternalServerError {

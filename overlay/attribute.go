@@ -314,30 +314,46 @@ type xattrPair struct {
 // copyXattrs copies all attributes but the marks; those that the mode must
 // precede are returned.
 func (fsys *FS) copyXattrs(from *at.Dir, name string, to attributes, strip bool) (late []xattrPair, err error) {
-	attrs, err := from.Listxattr(name)
+	pairs, err := fsys.clientXattrs(from, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, attr := range pairs {
+		switch {
+		case strip && attr.name == capability:
+			continue
+		case attr.name == aclAccess || attr.name == capability:
+			late = append(late, attr)
+			continue
+		}
+		if err := to.Setxattr(attr.name, attr.value); err != nil && !fsys.mayLack(attr.name, err) {
+			return nil, fmt.Errorf("%s: %w", attr.name, err)
+		}
+	}
+	return late, nil
+}
+
+// clientXattrs are the attributes of an object as they are stored, but for the
+// marks.
+func (fsys *FS) clientXattrs(d *at.Dir, name string) (pairs []xattrPair, err error) {
+	attrs, err := d.Listxattr(name)
 	if err != nil && err != syscall.EOPNOTSUPP {
 		return nil, err
 	}
 	for _, attr := range attrs {
-		if fsys.marks.private(attr) || strip && attr == capability {
+		if fsys.marks.private(attr) {
 			continue
 		}
-		value, err := from.Getxattr(name, attr)
+		value, err := d.Getxattr(name, attr)
 		if err == syscall.ENODATA || err == syscall.EOPNOTSUPP {
 			continue // gone since the listing, or not for us to see
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", attr, err)
 		}
-		if attr == aclAccess || attr == capability {
-			late = append(late, xattrPair{attr, value})
-			continue
-		}
-		if err := to.Setxattr(attr, value); err != nil && !fsys.mayLack(attr, err) {
-			return nil, fmt.Errorf("%s: %w", attr, err)
-		}
+		pairs = append(pairs, xattrPair{attr, value})
 	}
-	return late, nil
+	return pairs, nil
 }
 
 // mayLack says that a copy may do without an attribute which upper refused: a

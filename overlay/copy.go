@@ -19,7 +19,8 @@ type CopyOptions struct {
 // atomic step: the copy is made in staging, by reflink where the file system
 // can, and then shown. Permissions but setuid and setgid, times, attributes and
 // holes are copied; the copy is its maker's. Symlinks are copied as links, hard
-// links as files; FIFOs, sockets and devices are left out.
+// links as files; FIFOs, sockets and devices are left out. The copy of a file
+// has its entity tag.
 //
 // Errors: ENOENT; EEXIST without Overwrite; EINVAL onto itself, into itself or
 // over what it is in. Whatever goes wrong, dst is as it was.
@@ -141,7 +142,15 @@ func (fsys *FS) showCopy(staged *temp, dst string, isDir, overwrite bool) error 
 	if isDir {
 		return t.end(fsys.showDirCopy(t, p, here, staged, e))
 	}
-	return t.end(fsys.show(t, p, here, staged, e, false))
+	var st at.Stat
+	if err := staged.dir.Stat(staged.name, &st); err != nil {
+		return t.end(err)
+	}
+	if err := fsys.show(t, p, here, staged, e, false); err != nil {
+		return t.end(err)
+	}
+	fsys.keepTag(fsys.tags.of(&st), &p.dir.upper.Dir, p.name)
+	return t.end(nil)
 }
 
 // showDirCopy is show for the copy of a directory, which is whole: nothing below
@@ -220,10 +229,17 @@ func (c *copier) copyFile(path string, to *temp) error {
 	if err := c.copyAttributes(path, &st, file); err != nil {
 		return err
 	}
-	if c.fsys.durability == DurabilityNone {
-		return nil
+	if c.fsys.durability != DurabilityNone {
+		if err := file.Sync(); err != nil {
+			return err
+		}
 	}
-	return file.Sync()
+	var copy at.Stat
+	if err := file.Stat(&copy); err != nil {
+		return err
+	}
+	c.fsys.tags.keep(c.fsys.tagOf(&found{st: st, layer: src.info.layer}), &copy) // the same content
+	return nil
 }
 
 // copyAttributes gives a copy what belongs to content: permissions, extended

@@ -34,6 +34,7 @@ var judges = []judge{
 	{"gio", "libglib2.0-bin"},
 	{"/usr/libexec/gvfsd-dav", "gvfs-backends"},
 	{"dbus-run-session", "dbus-daemon"},
+	{"chromium", "chromium"},
 	{"mkfs.ext4", "e2fsprogs"},
 	{"mkfs.xfs", "xfsprogs"},
 	{"mkfs.btrfs", "btrfs-progs"},
