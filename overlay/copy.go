@@ -211,6 +211,9 @@ func (c *copier) copyFile(path string, to *temp) error {
 		return err
 	}
 	defer src.Close()
+	if src.read == nil {
+		return fmt.Errorf("%s became a directory while it was copied: %w", path, syscall.EISDIR)
+	}
 	file, err := to.dir.Create(to.name, at.Perm(0o600))
 	if err != nil {
 		return err

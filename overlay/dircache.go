@@ -132,17 +132,19 @@ func (c *dirCache) add(a *arrival, d *dir) {
 	if a == nil {
 		return
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// Watched under the lock: who else gives up the same directory meanwhile
+	// would end the watch.
 	var watches []int32
 	var err error
 	if d != nil {
 		watches, err = c.watch(d)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.hear()
 	delete(c.coming, a)
 	node := &dirNode{dir: d, name: a.name, parent: a.parent, children: make(map[string]*dirNode), watches: watches, users: 1}
-	if d == nil || err != nil || a.spoiled || a.parent.dropped || a.parent.children[a.name] != nil || d.abs != "/"+d.path {
+	if d == nil || err != nil || a.spoiled || a.parent.dropped || a.parent.children[a.name] != nil || d.redirected {
 		c.unwatch(watches)
 		return
 	}

@@ -54,6 +54,8 @@ type dir struct {
 	upper *at.RWDir
 	marks dirMarks // of upper
 
+	redirected bool // by a mark in any layer: its lowers have other parents
+
 	// INVARIANT: an opaque directory has no lowers.
 	lowers []lowerDir // topmost first
 
@@ -243,11 +245,16 @@ func (fsys *FS) lookup(parent *dir, name string, through bool) (*entry, error) {
 		return e, nil
 	}
 	node.abs = redirectTo(parent, name, node.marks.redirect)
+	node.redirected = s.redirect != ""
 	e.dir = node
 	if !e.inUpper && !through {
-		err = node.lowers[0].Stat(".", &e.lower)
+		l := node.lowers[0]
+		if err := l.Stat(".", &e.lower); err != nil {
+			node.close()
+			return nil, &layerError{l.layer, err}
+		}
 	}
-	return e, err
+	return e, nil
 }
 
 // redirectTo is the absolute redirect that leads to name in parent, where the

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -196,6 +197,10 @@ func (m *marks) has(d *at.Dir, name, mark string) (bool, error) {
 		return true, nil
 	case syscall.ENODATA, syscall.EOPNOTSUPP, syscall.ENOENT:
 		return false, nil
+	case syscall.EACCES:
+		// An attribute user.* of a file that may not be read; its name may.
+		names, err := d.Listxattr(name)
+		return slices.Contains(names, mark), err
 	}
 	return false, err
 }

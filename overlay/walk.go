@@ -112,6 +112,7 @@ type walker struct {
 	at      *dir
 	pending []string
 	links   int
+	races   int // names that changed between two looks
 }
 
 func (w *walker) run(follow bool) error {
@@ -169,8 +170,11 @@ func (w *walker) step(name string, last bool) (done bool, err error) {
 		return false, w.follow(f, name)
 	case last:
 		return true, nil
-	case f.st.IsDir():
-		return false, errRaced // since it was looked up
+	case f.st.IsDir(): // made since it was looked up
+		if w.races++; w.races > maxRaces {
+			return false, errRaced
+		}
+		return false, nil
 	}
 	return false, syscall.ENOTDIR
 }
