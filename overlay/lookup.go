@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -347,7 +348,7 @@ func (fsys *FS) lookupLowers(parent *dir, s *search, e *entry, node *dir) error 
 		}
 		if s.redirect != "" && !fsys.followRedirects {
 			found.dir.Close()
-			return fmt.Errorf("refusing to follow redirect %s: %w", strconvQuote(s.redirect), syscall.EPERM)
+			return fmt.Errorf("refusing to follow redirect %s: %w", strconv.Quote(s.redirect), syscall.EPERM)
 		}
 		if found.dir == nil {
 			e.inLower, e.from = true, l

@@ -3,6 +3,7 @@ package overlay
 import (
 	"bytes"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -146,7 +147,7 @@ type markError struct {
 }
 
 func (e *markError) Error() string {
-	return "corrupt " + e.mark + " mark " + strconvQuote(e.value) + ": " + e.errno.Error()
+	return "corrupt " + e.mark + " mark " + strconv.Quote(e.value) + ": " + e.errno.Error()
 }
 
 func (e *markError) Unwrap() []error { return []error{ErrCorruptMark, e.errno} }

@@ -27,12 +27,18 @@ const maxLinks = 40
 // maxName is the longest name (NAME_MAX).
 const maxName = 255
 
+// maxPath is the longest path, as the kernel's (PATH_MAX, without the NUL).
+const maxPath = 4095
+
 // splitName splits a name into its components; none is the root.
 // Errors: EINVAL for what is not a name in the form of io/fs (its bytes may be
 // any but NUL and slash), ENAMETOOLONG.
 func splitName(name string) ([]string, error) {
 	if name == "." {
 		return nil, nil
+	}
+	if len(name) > maxPath {
+		return nil, syscall.ENAMETOOLONG
 	}
 	components := strings.Split(name, "/")
 	for _, c := range components {

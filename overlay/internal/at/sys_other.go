@@ -76,3 +76,6 @@ func isAgain(error) bool               { return false }
 func isInterrupted(error) bool         { return false }
 func parseEvents([]byte, func(Event))  {}
 func sysWatchable(int) bool            { return false }
+
+// MaxDescriptors is how many files this process may have open.
+func MaxDescriptors() int { return 1024 }
