@@ -158,8 +158,13 @@ func (fsys *FS) refuseMarked(d *at.Dir, name string) error {
 	if err == nil && parseProtection(value).any() {
 		return errProtected
 	}
-	if err == nil || err == syscall.ENODATA || err == syscall.EOPNOTSUPP {
+	switch err {
+	case nil, syscall.ENODATA, syscall.EOPNOTSUPP:
 		return nil
+	case syscall.EACCES: // it may not be read, see marks.has
+		if has, listErr := fsys.marks.has(d, name, fsys.marks.protattr); listErr != nil || !has {
+			return listErr
+		}
 	}
 	return err
 }
@@ -169,29 +174,21 @@ func (fsys *FS) syncAttributes(d *at.RWDir, name string, st *at.Stat) error {
 	if fsys.durability != DurabilityFull {
 		return nil
 	}
-	switch {
-	case st.IsDir():
-		return syncDir(d, name)
-	case st.IsRegular():
-		f, err := d.OpenWrite(name)
-		if errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) {
-			return d.Sync() // ours but read-only: the directory's log carries it
-		}
-		if err != nil {
-			return err
-		}
-		return errors.Join(f.Sync(), f.Close())
+	if st.IsDir() || st.IsRegular() {
+		return fsys.syncName(d, name)
 	}
-	return d.Sync()
+	return d.Sync() // nothing else can be opened to be synced
 }
 
-func syncDir(d *at.RWDir, name string) error {
-	inner, err := d.OpenRWDir(name)
-	if err != nil {
-		return err
+func (fsys *FS) syncName(d *at.RWDir, name string) error { return fsys.orSyncAll(d.SyncName(name)) }
+
+// orSyncAll syncs all of upper's file system where something may not be read
+// by us, and so not be synced alone.
+func (fsys *FS) orSyncAll(err error) error {
+	if errors.Is(err, syscall.EACCES) {
+		return fsys.work.SyncAll()
 	}
-	defer inner.Close()
-	return inner.Sync()
+	return err
 }
 
 // A target is a name in a directory of upper or of staging, the attributes of
@@ -411,7 +408,7 @@ func (fsys *FS) syncTemp(t *temp, st *at.Stat) error {
 	case t.file != nil:
 		return t.file.Sync()
 	case st.IsDir() && fsys.durability == DurabilityFull:
-		return syncDir(t.dir, t.name)
+		return fsys.syncName(t.dir, t.name)
 	}
 	return nil // the directory that shows it is synced later
 }

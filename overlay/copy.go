@@ -192,7 +192,7 @@ func (c *copier) copyObject(path string, to *temp, top bool) error {
 	case f.st.IsDir():
 		return c.copyDir(path, &f.st, to, top)
 	case f.st.IsRegular():
-		return c.copyFile(path, to)
+		return c.copyFile(path, to, top)
 	case f.st.IsSymlink():
 		target, err := c.fsys.Readlink(path)
 		if err != nil {
@@ -205,12 +205,18 @@ func (c *copier) copyObject(path string, to *temp, top bool) error {
 	return nil // FIFOs, sockets and devices mean something only where they are
 }
 
-func (c *copier) copyFile(path string, to *temp) error {
+func (c *copier) copyFile(path string, to *temp, top bool) error {
 	src, err := c.fsys.open(path)
+	if !top && errors.Is(err, syscall.ENOENT) {
+		return nil // as in copyObject
+	}
 	if err != nil {
 		return err
 	}
 	defer src.Close()
+	if src.read == nil {
+		return fmt.Errorf("%s became a directory while it was copied: %w", path, syscall.EISDIR)
+	}
 	file, err := to.dir.Create(to.name, at.Perm(0o600))
 	if err != nil {
 		return err

@@ -28,7 +28,8 @@ var errTests = errors.New("there were failures")
 func test(flags []string) error {
 	root := os.Geteuid() == 0
 	heading(map[bool]string{true: "root", false: "an ordinary user"}[root])
-	cmd := exec.Command("go", append([]string{"test", "-json", "-timeout=14m"}, append(flags, "./...")...)...)
+	// Twelve at a time: most of them wait for mounts.
+	cmd := exec.Command("go", append([]string{"test", "-json", "-timeout=14m", "-parallel=12"}, append(flags, "./...")...)...)
 	var r reporter
 	if err := r.run(cmd, cmd); err != nil {
 		return err
