@@ -274,17 +274,7 @@ func TestDavfs2KeepsItsLockOverARestart(t *testing.T) {
 // df of a mount is df of the disk that upper is on.
 func TestDavfs2Df(t *testing.T) {
 	needDavfs2(t)
-	disk := openDir(t)
-	if err := syscall.Mount("overdav-test", disk, "tmpfs", 0, "size=64m"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(disk, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	l := overlaytest.NewLayers(t, disk, demo)
-	overlaytest.LowersUnchanged(t, l.Lowers...)
+	l := newDisk(t, 64<<20)
 	s := serve(t, flagsOf(l)...)
 	s.must(http.StatusCreated, "PUT", "ten", strings.Repeat("x", 10<<20))
 	m := mountDavfs2(t, s.base)
@@ -293,7 +283,7 @@ func TestDavfs2Df(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want syscall.Statfs_t
-	if err := syscall.Statfs(disk, &want); err != nil {
+	if err := syscall.Statfs(l.Upper, &want); err != nil {
 		t.Fatal(err)
 	}
 	const unit = 64 << 10 // davfs2 rounds, and the lock table grew meanwhile

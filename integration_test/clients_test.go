@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"overdav/overlay/overlaytest"
@@ -32,6 +33,24 @@ func (s *server) finish(l overlaytest.Layers, want string) {
 	mnt, unmount := overlaytest.KernelMount(s.t, l)
 	defer unmount()
 	sameTree(s.t, "what the kernel shows", diskTree(s.t, mnt), want)
+}
+
+// newDisk makes layers with demo as their lower on a disk of their own, of size
+// bytes, in memory.
+func newDisk(t *testing.T, size int) overlaytest.Layers {
+	t.Helper()
+	dir := openDir(t)
+	if err := syscall.Mount("overdav-test", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	l := overlaytest.NewLayers(t, dir, demo)
+	overlaytest.LowersUnchanged(t, l.Lowers...)
+	return l
 }
 
 func script(dir, text string, env ...string) *exec.Cmd {
@@ -72,62 +91,6 @@ func TestCurl(t *testing.T) {
 `)
 }
 
-func TestRclone(t *testing.T) {
-	needProgram(t, "rclone")
-	s, l := shareFor(t)
-	dir := openDir(t)
-	env := []string{
-		"RCLONE_CONFIG=/dev/null", "RCLONE_CONFIG_DAV_TYPE=webdav", "RCLONE_CONFIG_DAV_VENDOR=other",
-		"RCLONE_CONFIG_DAV_URL=" + s.base,
-	}
-	run(t, script(dir, `
-		rclone copy dav: down
-		cat "down/sp ace %41+#&é"
-		rm -r down/old
-		mkdir -p down/many/empty
-		for i in $(seq 50); do echo $i > down/many/$i; done
-		echo changed, and longer > down/a
-		rclone sync --create-empty-src-dirs down dav:
-		rclone check --download down dav:
-		rclone moveto dav:docs/b dav:many/b
-		rclone purge dav:docs
-	`, env...))
-	want := `"a" = "changed, and longer\n"
-"many"/
-"many/b" = "two"
-"many/empty"/
-"sp ace %41+#&é" = "odd"
-`
-	for i := range 50 {
-		want += fmt.Sprintf("\"many/%d\" = \"%d\\n\"\n", i+1, i+1)
-	}
-	s.finish(l, sortLines(want))
-}
-
-// With vendor owncloud rclone sets times and knows sums: what is unchanged is
-// not sent again, and check compares without reading.
-func TestRcloneOwncloudSendsNothingTwice(t *testing.T) {
-	needProgram(t, "rclone")
-	l, args := newShare(t)
-	s := serve(t, args...)
-	out := run(t, script(openDir(t), `
-		mkdir tree
-		for i in $(seq 20); do echo $i > tree/$i; touch -d "2020-01-$i 12:00" tree/$i; done
-		rclone -q sync tree dav:
-		rclone -v --stats-one-line sync tree dav: 2>&1 | tee second
-		rclone -v check tree dav: 2>&1
-		! grep Copied second
-	`, "RCLONE_CONFIG=/dev/null", "RCLONE_CONFIG_DAV_TYPE=webdav", "RCLONE_CONFIG_DAV_VENDOR=owncloud", "RCLONE_CONFIG_DAV_URL="+s.base))
-	if strings.Contains(out, "could not be checked") || !strings.Contains(out, "20 matching files") {
-		t.Errorf("rclone says\n%s", out)
-	}
-	want := ""
-	for i := range 20 {
-		want += fmt.Sprintf("\"%d\" = \"%d\\n\"\n", i+1, i+1)
-	}
-	s.finish(l, sortLines(want))
-}
-
 func sortLines(text string) string {
 	lines := strings.SplitAfter(text, "\n")
 	lines = lines[:len(lines)-1] // behind the last newline there is nothing
@@ -157,48 +120,6 @@ func TestCadaver(t *testing.T) {
 "made/docs/deep"/
 "made/docs/deep/c" = "three"
 "made/local" = "local\n"
-"sp ace %41+#&é" = "odd"
-`)
-}
-
-// GNOME Files' back end, by its command line.
-func TestGio(t *testing.T) {
-	needProgram(t, "gio", "dbus-run-session")
-	overlaytest.Need(t, exists("/usr/libexec/gvfsd-dav") || exists("/usr/lib/gvfs/gvfsd-dav"), "gvfs-backends (make deps)")
-	s, l := shareFor(t)
-	dir := openDir(t)
-	if err := os.Mkdir(filepath.Join(dir, "run"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("dbus-run-session", "--", "sh", "-eu", "-c", `
-		gio mount "$URL/"
-		test "$(gio cat "$URL/docs/deep/c")" = three
-		echo local > local
-		gio copy local "$URL/local"
-		gio mkdir "$URL/made"
-		gio move "$URL/local" "$URL/made/local"
-		gio rename "$URL/docs" papers
-		gio copy "$URL/papers/b" "$URL/made/b"
-		gio remove "$URL/a"
-		echo saved | gio save "$URL/papers/b"
-		gio mount -u "$URL/"
-	`)
-	cmd.Dir = dir
-	cmd.Env = []string{
-		"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "XDG_RUNTIME_DIR=" + dir + "/run",
-		"URL=" + strings.Replace(s.base, "http:", "dav:", 1), "GIO_USE_VFS=gvfs", "GVFS_DISABLE_FUSE=1",
-	}
-	run(t, cmd)
-	s.finish(l, `"made"/
-"made/b" = "two"
-"made/local" = "local\n"
-"old"/
-"old/x" = "1"
-"old/y" = "2"
-"papers"/
-"papers/b" = "saved\n"
-"papers/deep"/
-"papers/deep/c" = "three"
 "sp ace %41+#&é" = "odd"
 `)
 }
