@@ -124,6 +124,73 @@ func TestCadaver(t *testing.T) {
 `)
 }
 
+// Locks of others are seen and can be taken over, and properties of one's own
+// go with a file.
+func TestCadaverLocksAndProperties(t *testing.T) {
+	needProgram(t, "cadaver")
+	s, l := shareFor(t)
+	s.must(http.StatusOK, "LOCK", "a", `<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype>`+
+		`<owner>somebody else</owner></lockinfo>`, "Timeout", "Second-600")
+	dir := openDir(t)
+	const commands = `discover a
+put mine a
+steal a
+showlocks
+put mine a
+unlock a
+lock docs/b
+discover docs/b
+put mine docs/b
+unlock docs/b
+discover docs/b
+propset a colour "light blue"
+propget a colour
+move a docs/moved
+propget docs/moved colour
+propdel docs/moved colour
+propget docs/moved colour
+chexec + docs/moved
+quit
+`
+	if err := os.WriteFile(filepath.Join(dir, "commands"), []byte(commands), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := run(t, script(dir, `echo mine > mine; cadaver "$URL/" < commands`, "URL="+s.base, "TERM=dumb"))
+	inOrder(t, out, "discover a", "Scope: exclusive  Type: write  Timeout: 600 seconds", "Owner: somebody else",
+		"put mine a", "423 Locked", "steal a", "<urn:uuid:", "showlocks", "Owner: somebody else", "put mine a", "succeeded",
+		"unlock a", "succeeded", "lock docs/b", "succeeded", "discover docs/b", "Lock token <urn:uuid:", "put mine docs/b", "succeeded",
+		"unlock docs/b", "succeeded", "discover docs/b", "no locks found", "propset a", "succeeded", "propget a",
+		"Value of colour is: light blue", "move a", "succeeded", "propget docs/moved colour", "Value of colour is: light blue",
+		"propdel", "succeeded", "propget docs/moved colour", "404 Not Found", "chexec", "succeeded")
+	s.finish(l, `"docs"/
+"docs/b" = "mine\n"
+"docs/deep"/
+"docs/deep/c" = "three"
+"docs/moved" = "mine\n"
+"old"/
+"old/x" = "1"
+"old/y" = "2"
+"sp ace %41+#&é" = "odd"
+`)
+	if info, err := os.Stat(filepath.Join(l.Upper, "docs/moved")); err != nil || info.Mode()&0o100 == 0 {
+		t.Errorf("chexec left %v, %v", info, err)
+	}
+}
+
+// inOrder expects words in text, each after the one before.
+func inOrder(t *testing.T, text string, words ...string) {
+	t.Helper()
+	rest := text
+	for _, word := range words {
+		_, after, ok := strings.Cut(rest, word)
+		if !ok {
+			t.Errorf("no %q where it should be in\n%s", word, text)
+			return
+		}
+		rest = after
+	}
+}
+
 // The outside judge of the protocol. It works in a collection of its own and
 // removes it.
 func TestLitmus(t *testing.T) {
