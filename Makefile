@@ -27,7 +27,7 @@ fuzz: ## every fuzz test for FUZZTIME (30s) each
 	grep -ro --include='*_test.go' 'func Fuzz[A-Za-z0-9_]*' . | sed 's/:func / /' | while read f name; do go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname $$f)" || exit 1; done
 
 lint: ## gofumpt, vet here and for another system, staticcheck
-	test -z "$$($(TOOL) gofumpt -l . | tee /dev/stderr)" && go vet ./... && GOOS=darwin go vet . ./davfs ./overlay
+	test -z "$$($(TOOL) gofumpt -l . | tee /dev/stderr)" && go vet ./... && GOOS=darwin go vet . ./davfs ./overlay ./web
 	$(TOOL) staticcheck ./...
 
 locks: ## checklocks: who holds a mutex when, against what the fields say
@@ -46,7 +46,7 @@ litmus: ## the outside suite of the protocol
 	go test -run Litmus -v ./integration_test
 
 soak: ## random operations against the kernel, SOAK (30) times as many as in the tests
-	OVERDAV_SOAK=$(SOAK) go test -timeout 12h -v -run Lockstep ./overlay
+	OVERDAV_SOAK=$(SOAK) go test -timeout 12h -v -run 'Lockstep|MountOptions' ./overlay
 
 check: lint test race ## all that a change has to pass
 

@@ -24,7 +24,7 @@ func check(e env, args []string) error {
 		l.Upper, l.Work = "", "" // nobody has served these layers yet
 	}
 	l.ReadOnly = true
-	fsys, err := overlay.Open(l.options())
+	fsys, err := overlay.Open(l.engineOptions())
 	if err != nil {
 		return err
 	}

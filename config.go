@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"net/url"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
+	"overdav/davfs"
 	"overdav/overlay"
 )
 
@@ -18,11 +22,13 @@ import (
 // of the project shows all of them, and a test holds that page against
 // defaultConfig.
 type Config struct {
-	Listen      string        `yaml:"listen"`       // host:port or unix:PATH
-	Anonymous   bool          `yaml:"anonymous"`    // serve everybody who can reach Listen
-	StopTimeout time.Duration `yaml:"stop_timeout"` // how long running requests may take to end
-	Log         LogConfig     `yaml:"log"`
-	Shares      []ShareConfig `yaml:"shares"`
+	Listen         string        `yaml:"listen"`          // host:port or unix:PATH
+	PublicURL      string        `yaml:"public_url"`      // of Listen's root, as clients write it; "" is what they say
+	TrustedProxies []string      `yaml:"trusted_proxies"` // addresses, and ranges in CIDR notation
+	Anonymous      bool          `yaml:"anonymous"`       // serve everybody who can reach Listen
+	StopTimeout    time.Duration `yaml:"stop_timeout"`    // how long running requests may take to end
+	Log            LogConfig     `yaml:"log"`
+	Shares         []ShareConfig `yaml:"shares"`
 }
 
 // LogConfig says what is written to standard error.
@@ -33,15 +39,27 @@ type LogConfig struct {
 
 // ShareConfig is one merged tree and where clients find it.
 type ShareConfig struct {
-	Path        string   `yaml:"path"`
-	Lower       []string `yaml:"lower"` // topmost first
-	Upper       string   `yaml:"upper"` // "" is the state directory's, see layers.go
-	Work        string   `yaml:"work"`  // "" is beside upper
-	Xattr       string   `yaml:"xattr" oneof:"auto trusted user"`
-	RedirectDir string   `yaml:"redirect_dir" oneof:"on off"`
-	Durability  string   `yaml:"durability" oneof:"full ordered none"`
-	ReadOnly    bool     `yaml:"read_only"`
-	NoGuard     bool     `yaml:"no_guard"`
+	Path             string     `yaml:"path"`  // in the server, as in an address
+	Lower            []string   `yaml:"lower"` // topmost first
+	Upper            string     `yaml:"upper"` // "" is the state directory's, see layers.go
+	Work             string     `yaml:"work"`  // "" is beside upper
+	Xattr            string     `yaml:"xattr" oneof:"auto trusted user"`
+	RedirectDir      string     `yaml:"redirect_dir" oneof:"on off"`
+	Durability       string     `yaml:"durability" oneof:"full ordered none"`
+	ReadOnly         bool       `yaml:"read_only"`
+	NoGuard          bool       `yaml:"no_guard"`
+	Symlinks         string     `yaml:"symlinks" oneof:"within hide"`
+	Names            string     `yaml:"names" oneof:"utf8 bytes portable"`
+	Junk             string     `yaml:"junk" oneof:"store drop refuse"`
+	PropfindInfinity int        `yaml:"propfind_infinity"` // resources in one answer; 0 refuses
+	Locks            LockConfig `yaml:"locks"`
+}
+
+// LockConfig bounds what clients may lock.
+type LockConfig struct {
+	Timeout time.Duration `yaml:"timeout"` // the longest; a lock can be refreshed
+	PerUser int           `yaml:"per_user"`
+	Total   int           `yaml:"total"`
 }
 
 func defaultConfig() Config {
@@ -54,14 +72,17 @@ func defaultConfig() Config {
 }
 
 func defaultShare() ShareConfig {
-	return ShareConfig{Path: "/", Xattr: "auto", RedirectDir: "on", Durability: "full"}
+	return ShareConfig{
+		Path: "/", Xattr: "auto", RedirectDir: "on", Durability: "full",
+		Symlinks: "within", Names: "utf8", Junk: "store",
+		Locks: LockConfig{Timeout: time.Hour, PerUser: 1000, Total: 10_000},
+	}
 }
 
 // laterKeys are in the plan of the configuration but not in this version.
 // Whoever writes one is told so instead of being asked for a typing error.
 var laterKeys = []string{
-	"public_url", "trusted_proxies", "tls", "users",
-	"shares[].access", "shares[].quota", "shares[].junk", "shares[].symlinks",
+	"tls", "users", "shares[].access", "shares[].quota",
 }
 
 // A ConfigError is one mistake in what the operator said.
@@ -121,6 +142,14 @@ func (c *Config) check(o origins) error {
 	if err := c.checkListen(); err != nil {
 		report("listen", "%v", err)
 	}
+	if _, err := c.publicURL(); err != nil {
+		report("public_url", "%v", err)
+	}
+	for i, text := range c.TrustedProxies {
+		if _, err := parseProxy(text); err != nil {
+			report(fmt.Sprintf("trusted_proxies[%d]", i), "%v", err)
+		}
+	}
 	if c.StopTimeout <= 0 {
 		report("stop_timeout", "%v is no time to finish anything in; the default is 30s", c.StopTimeout)
 	}
@@ -134,8 +163,10 @@ func (c *Config) check(o origins) error {
 }
 
 func (s *ShareConfig) check(prefix string, report func(key, format string, args ...any)) {
-	if s.Path != "/" {
-		report(prefix+"path", `%q is not served by this version; the only share stands at "/"`, s.Path)
+	if !isPath(s.Path) {
+		report(prefix+"path", "%q is not the path of an address; write it as in / or /films", s.Path)
+	} else if s.Path == ownPath || strings.HasPrefix(s.Path, ownPath+"/") {
+		report(prefix+"path", "what begins with %s is overdav's own; choose another", ownPath)
 	}
 	if len(s.Lower) == 0 {
 		report(prefix+"lower", "nothing to serve; name a directory: overdav serve DIR")
@@ -146,6 +177,61 @@ func (s *ShareConfig) check(prefix string, report func(key, format string, args 
 	if s.Work != "" && s.Upper == "" {
 		report(prefix+"work", "a work directory without upper has no use; add upper or remove work")
 	}
+	if s.PropfindInfinity < 0 {
+		report(prefix+"propfind_infinity", "%d is no number of resources; 0 refuses such requests", s.PropfindInfinity)
+	}
+	s.Locks.check(prefix+"locks.", report)
+}
+
+func (l *LockConfig) check(prefix string, report func(key, format string, args ...any)) {
+	const year = 365 * 24 * time.Hour
+	if l.Timeout < time.Second || l.Timeout > year {
+		report(prefix+"timeout", "%v is not between 1s and %v; the default is 1h", l.Timeout, year)
+	}
+	if l.PerUser < 1 {
+		report(prefix+"per_user", "%d would let nobody lock anything; the default is 1000", l.PerUser)
+	}
+	if l.Total < 1 {
+		report(prefix+"total", "%d would let nobody lock anything; the default is 10000", l.Total)
+	}
+}
+
+// ownPath is where everything has its place that is no share.
+const ownPath = "/.overdav"
+
+// isPath says whether path, escaped as in an address, can be a share's. Who
+// parses the paths of requests says so.
+func isPath(path string) bool {
+	_, err := davfs.NewParents(davfs.Site{}, path)
+	return err == nil && strings.HasPrefix(path, "/")
+}
+
+// publicURL returns the address of the server's root, nil when it is not set.
+func (c *Config) publicURL() (*url.URL, error) {
+	if c.PublicURL == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil ||
+		strings.ContainsAny(c.PublicURL, "?#") || u.Path != "" && !isPath(u.EscapedPath()) || !utf8.ValidString(u.Path) {
+		return nil, fmt.Errorf("%q is not the address of a server; write it as in https://files.example.org/dav", c.PublicURL)
+	}
+	return u, nil
+}
+
+// parseProxy reads an address or a range of addresses.
+func parseProxy(text string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+		return netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), nil
+	}
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q is not an address or a range; write it as in 127.0.0.1 or 192.0.2.0/24", text)
+	}
+	if masked := prefix.Masked(); masked != prefix {
+		return netip.Prefix{}, fmt.Errorf("%q has bits behind its length; write %v, or %v for the one address", text, masked, prefix.Addr())
+	}
+	return prefix, nil
 }
 
 // checkOneOf holds every string that has a oneof tag against it.
@@ -212,8 +298,52 @@ func (s *ShareConfig) absolute(dir string) {
 	abs(&s.Work)
 }
 
-// options says the share in the engine's words. The share has passed check.
-func (s *ShareConfig) options() overlay.Options {
+// site says where clients find the server. The configuration has passed check.
+func (c *Config) site() (davfs.Site, error) {
+	var site davfs.Site
+	var err error
+	if site.PublicURL, err = c.publicURL(); err != nil {
+		return davfs.Site{}, err
+	}
+	for _, text := range c.TrustedProxies {
+		prefix, err := parseProxy(text)
+		if err != nil {
+			return davfs.Site{}, err
+		}
+		site.TrustedProxies = append(site.TrustedProxies, prefix)
+	}
+	return site, nil
+}
+
+// davOptions says the share in the words of the protocol. What a share does not
+// decide alone is for newHandler to add. The share has passed check.
+func (s *ShareConfig) davOptions() davfs.Options {
+	return davfs.Options{
+		Prefix:        strings.TrimSuffix(s.Path, "/"),
+		ReadOnly:      s.ReadOnly,
+		InfiniteDepth: s.PropfindInfinity,
+		Junk: map[string]davfs.Junk{
+			"store": davfs.JunkStore, "drop": davfs.JunkDrop, "refuse": davfs.JunkRefuse,
+		}[s.Junk],
+		ByteNames:     s.Names == "bytes",
+		PortableNames: s.Names == "portable",
+		HideSymlinks:  s.Symlinks == "hide",
+	}
+}
+
+// lockOptions are the limits of the share's locks, and whether they are to
+// survive a power cut: they are not worth more than the changes.
+func (s *ShareConfig) lockOptions() davfs.LockOptions {
+	return davfs.LockOptions{
+		MaxTimeout: s.Locks.Timeout,
+		MaxPerUser: s.Locks.PerUser,
+		MaxLocks:   s.Locks.Total,
+		NoSync:     s.Durability != "full",
+	}
+}
+
+// engineOptions says the share in the engine's words. The share has passed check.
+func (s *ShareConfig) engineOptions() overlay.Options {
 	return overlay.Options{
 		Lowers: s.Lower,
 		Upper:  s.Upper,

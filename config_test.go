@@ -102,7 +102,7 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 		},
 		{
 			name: "bad values",
-			file: "listen: 8080\nstop_timeout: soon\nanonymous: maybe\nlog: { level: loud, format: }\nshares:\n  - path: /films\n    lower: /srv\n    work: /w\n    xattr: both\n    durability: [full]\n",
+			file: "listen: 8080\nstop_timeout: soon\nanonymous: maybe\nlog: { level: loud, format: }\nshares:\n  - path: films\n    lower: /srv\n    work: /w\n    xattr: both\n    durability: [full]\n",
 			want: []string{
 				`FILE:2:15: stop_timeout: "soon" is not a time; write it as in 30s or 2m`,
 				`FILE:3:12: anonymous: "maybe" is neither true nor false`,
@@ -112,8 +112,26 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 				`FILE:4:8: log.level: "loud" is not one of debug, info, warn, error`,
 				`FILE:9:5: shares[0].xattr: "both" is not one of auto, trusted, user`,
 				`FILE:1:1: listen: "8080" is not an address; write host:port, as in 127.0.0.1:8080, or unix:PATH`,
-				`FILE:6:5: shares[0].path: "/films" is not served by this version; the only share stands at "/"`,
+				`FILE:6:5: shares[0].path: "films" is not the path of an address; write it as in / or /films`,
 				"FILE:8:5: shares[0].work: a work directory without upper has no use; add upper or remove work",
+			},
+		},
+		{
+			name: "bad values for the protocol",
+			file: "public_url: files.example.org\ntrusted_proxies: [127.0.0.1, 10.0.0.1/8, localhost]\nshares:\n  - path: /.overdav/x\n    lower: [/srv]\n    symlinks: follow\n    names: any\n    junk: burn\n    propfind_infinity: -1\n    locks: { timeout: 1ms, per_user: many, total: 0, totl: 1 }\n",
+			want: []string{
+				`FILE:10:38: shares[0].locks.per_user: "many" is not a number; write it as in 1000`,
+				"FILE:10:54: shares[0].locks.totl: unknown key; did you mean total?",
+				`FILE:6:5: shares[0].symlinks: "follow" is not one of within, hide`,
+				`FILE:7:5: shares[0].names: "any" is not one of utf8, bytes, portable`,
+				`FILE:8:5: shares[0].junk: "burn" is not one of store, drop, refuse`,
+				`FILE:1:1: public_url: "files.example.org" is not the address of a server; write it as in https://files.example.org/dav`,
+				`FILE:2:30: trusted_proxies[1]: "10.0.0.1/8" has bits behind its length; write 10.0.0.0/8, or 10.0.0.1 for the one address`,
+				`FILE:2:42: trusted_proxies[2]: "localhost" is not an address or a range; write it as in 127.0.0.1 or 192.0.2.0/24`,
+				"FILE:4:5: shares[0].path: what begins with /.overdav is overdav's own; choose another",
+				"FILE:9:5: shares[0].propfind_infinity: -1 is no number of resources; 0 refuses such requests",
+				"FILE:10:14: shares[0].locks.timeout: 1ms is not between 1s and 8760h0m0s; the default is 1h",
+				"FILE:10:44: shares[0].locks.total: 0 would let nobody lock anything; the default is 10000",
 			},
 		},
 		{
@@ -251,8 +269,15 @@ func TestListenIsLoopbackUnlessAnonymous(t *testing.T) {
 	}
 }
 
-// Every setting must lead to a field, and every field that can be set by one
-// flag must have a setting: else a file could say what a flag cannot.
+// fileOnly are the keys that have no flag: what one tries out is said on the
+// command line, how a site is set up in its file.
+var fileOnly = []string{
+	"log", "shares", "path", "public_url", "trusted_proxies",
+	"symlinks", "names", "junk", "propfind_infinity", "locks", "timeout", "per_user", "total",
+}
+
+// Every setting must lead to a field, and every field must have a setting or be
+// meant for the file alone.
 func TestSettings(t *testing.T) {
 	c := defaultConfig()
 	reached := make(map[string]bool)
@@ -263,15 +288,15 @@ func TestSettings(t *testing.T) {
 		reached[s.key[strings.LastIndex(s.key, ".")+1:]] = true
 	}
 	for _, key := range keys(reflect.TypeFor[Config]()) {
-		if key != "log" && key != "shares" && key != "path" && !reached[key] {
-			t.Errorf("no flag sets %s", key)
+		if only := slices.Contains(fileOnly, key); only == reached[key] {
+			t.Errorf("%s is set by a flag: %t, by the file alone: %t", key, reached[key], only)
 		}
 	}
 }
 
 func TestShareOptionsTellTheEngineEverything(t *testing.T) {
 	share := ShareConfig{Lower: []string{"/l"}, Upper: "/u", Work: "/w", Xattr: "user", RedirectDir: "off", Durability: "ordered", ReadOnly: true, NoGuard: true}
-	got := reflect.ValueOf(share.options())
+	got := reflect.ValueOf(share.engineOptions())
 	for i := range got.NumField() {
 		switch name := got.Type().Field(i).Name; name {
 		case "Events", "Hook": // not the operator's
@@ -279,6 +304,65 @@ func TestShareOptionsTellTheEngineEverything(t *testing.T) {
 			if got.Field(i).IsZero() {
 				t.Errorf("Options.%s is zero though the share says otherwise", name)
 			}
+		}
+	}
+}
+
+func TestShareOptionsTellTheProtocolEverything(t *testing.T) {
+	share := ShareConfig{
+		Path: "/films/", ReadOnly: true, Symlinks: "hide", Names: "bytes", Junk: "drop", PropfindInfinity: 7,
+		Durability: "none", Locks: LockConfig{Timeout: time.Minute, PerUser: 1, Total: 2},
+	}
+	portable := share
+	portable.Names = "portable"
+	if share.davOptions().PortableNames || portable.davOptions().ByteNames || !portable.davOptions().PortableNames {
+		t.Error("names: bytes and portable are mixed up")
+	}
+	o := share.davOptions()
+	o.PortableNames = true
+	if o.Prefix != "/films" {
+		t.Errorf("the prefix is %q", o.Prefix)
+	}
+	for _, options := range []any{o, share.lockOptions()} {
+		got := reflect.ValueOf(options)
+		for i := range got.NumField() {
+			switch name := got.Type().Field(i).Name; name {
+			case "Site", "Locks", "User", "Listing", "State", "Log": // newHandler's
+			default:
+				if got.Field(i).IsZero() {
+					t.Errorf("%T.%s is zero though the share says otherwise", options, name)
+				}
+			}
+		}
+	}
+	if share.Durability = "full"; share.lockOptions().NoSync {
+		t.Error("locks are not synced though changes are")
+	}
+}
+
+func TestPublicURL(t *testing.T) {
+	for text, good := range map[string]bool{
+		"https://files.example.org": true, "http://files.example.org:8443/": true, "https://[2001:db8::1]/a/b%20c/": true,
+		"ftp://files.example.org": false, "https://": false, "https://:80/": false, "https://u@files.example.org/": false,
+		"https://files.example.org/?": false, "https://files.example.org/#": false, "https://files.example.org/a//b": false,
+		"https://files.example.org/a/../b": false, "https://files.example.org/%ff": false, "/dav": false, "https:dav": false,
+	} {
+		c := Config{PublicURL: text}
+		if u, err := c.publicURL(); (err == nil) != good || good && u == nil {
+			t.Errorf("%s: got %v, %v", text, u, err)
+		}
+	}
+}
+
+func TestTrustedProxies(t *testing.T) {
+	for text, want := range map[string]string{
+		"127.0.0.1": "127.0.0.1/32", "::1": "::1/128", "::ffff:192.0.2.1": "192.0.2.1/32", "192.0.2.0/24": "192.0.2.0/24",
+		"2001:db8::/32": "2001:db8::/32", "0.0.0.0/0": "0.0.0.0/0",
+		"192.0.2.1/24": "", "192.0.2.0/33": "", "": "", "fe80::1%eth0": "", "proxy": "", "127.0.0.1:80": "",
+	} {
+		got, err := parseProxy(text)
+		if want == "" && err == nil || want != "" && got.String() != want {
+			t.Errorf("%q: got %v, %v, want %q", text, got, err, want)
 		}
 	}
 }

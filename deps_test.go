@@ -38,6 +38,7 @@ integration_test/judges
 
 tests                   overlay overlay/internal/at overlay/overlaytest davfs golang.org/x/sys/unix
                         github.com/pkg/xattr golang.org/x/net/webdav github.com/rogpeppe/go-internal pgregory.net/rapid
+                        github.com/hanwen/go-fuse/v2
 `
 
 // testsAlone are the packages in which a test may not use what "tests" lists:

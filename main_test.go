@@ -55,6 +55,11 @@ func TestOperationsPageNamesEveryFlagAndCommand(t *testing.T) {
 			t.Errorf("docs/operations.md does not tell of --%s", s.flag)
 		}
 	}
+	for _, key := range fileOnly {
+		if !bytes.Contains(page, []byte(key)) {
+			t.Errorf("docs/operations.md does not tell of %s", key)
+		}
+	}
 	for _, c := range commands {
 		if !bytes.Contains(page, []byte("`overdav "+c.name)) {
 			t.Errorf("docs/operations.md does not tell of overdav %s", c.name)

@@ -33,6 +33,7 @@ func serve(e env, args []string) error {
 	if err != nil {
 		return err
 	}
+	c.Shares[0] = l.ShareConfig
 
 	// The first signal asks to finish; stopListening puts the default back, so
 	// that the second one ends the process.
@@ -49,7 +50,7 @@ func serve(e env, args []string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(serveTree(fsys, l.ShareConfig, log, func(h http.Handler) error {
+	return errors.Join(serveTree(fsys, c, log, func(h http.Handler) error {
 		announce(e.stdout, ln.Addr(), l)
 		if c.Anonymous {
 			log.Warn().Msg("everybody who can reach the address may read and write")
@@ -59,12 +60,12 @@ func serve(e env, args []string) error {
 }
 
 // serveTree calls run with what answers requests for fsys.
-func serveTree(fsys *overlay.FS, share ShareConfig, log zerolog.Logger, run func(http.Handler) error) error {
-	locks, err := openLocks(share)
+func serveTree(fsys *overlay.FS, c Config, log zerolog.Logger, run func(http.Handler) error) error {
+	locks, err := openLocks(c.Shares[0], log)
 	if err != nil {
 		return err
 	}
-	h, err := newHandler(fsys, share, locks, log)
+	h, err := newHandler(fsys, c, locks, log)
 	if err == nil {
 		err = run(h)
 	}
@@ -78,7 +79,7 @@ func openLayers(l *layers, events overlay.Events) (*overlay.FS, error) {
 		l.undo()
 		return nil, err
 	}
-	o := l.options()
+	o := l.engineOptions()
 	o.Events = events
 	fsys, err := overlay.Open(o)
 	if err != nil {
@@ -125,7 +126,7 @@ func announce(w io.Writer, addr net.Addr, l *layers) {
 	if addr.Network() == "unix" {
 		fmt.Fprintf(w, "serving  unix:%s\n", addr)
 	} else {
-		fmt.Fprintf(w, "serving  http://%s/\n", addr)
+		fmt.Fprintf(w, "serving  http://%s%s/\n", addr, strings.TrimSuffix(l.Path, "/"))
 	}
 	for _, dir := range l.Lower {
 		fmt.Fprintf(w, "lower    %s\n", dir)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -34,11 +35,20 @@ type server struct {
 
 func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
 	s := &server{log: log, stopTimeout: c.StopTimeout}
-	if !c.Anonymous && !strings.HasPrefix(c.Listen, "unix:") { // no browser reaches a socket by itself
-		h = ownHostOnly(h)
+	public, err := c.publicURL()
+	if err != nil || public == nil {
+		public = new(url.URL) // Config.check has refused it, or there is none
 	}
-	// Pages of other sites may not make a visitor's browser change anything.
-	h = http.NewCrossOriginProtection().Handler(h)
+	if !c.Anonymous && !strings.HasPrefix(c.Listen, "unix:") { // no browser reaches a socket by itself
+		h = ownHostOnly(public.Hostname(), h)
+	}
+	// Pages of other sites may not make a visitor's browser change anything. Our
+	// own are where clients say they are, whatever Host a proxy makes of it.
+	protection := http.NewCrossOriginProtection()
+	if public.Host != "" {
+		_ = protection.AddTrustedOrigin(strings.ToLower(public.Scheme + "://" + public.Host)) // fails only on what check refuses
+	}
+	h = protection.Handler(h)
 	s.http = http.Server{
 		Handler:           s.track(accessLog(log, keepMoving(h))),
 		ReadHeaderTimeout: readHeaderTimeout,
@@ -99,26 +109,31 @@ func (s *server) awaitHandlers() error {
 }
 
 // ownHostOnly answers requests that were meant for this machine's loopback
-// address. A page that a browser loaded from elsewhere can make its host name
+// address, or for the public name, if there is one. A page that a browser loaded from elsewhere can make its host name
 // resolve to 127.0.0.1 and would then be of our origin; what it cannot do is
 // send another Host.
-func ownHostOnly(next http.Handler) http.Handler {
+func ownHostOnly(public string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !isLoopbackHost(r.Host) {
+		name := hostname(r.Host)
+		if !isLoopback(name) && (public == "" || !strings.EqualFold(name, public)) {
 			// RFC 9110, section 15.5.20
-			http.Error(w, "overdav serves this address only under a loopback name; start it with --anonymous to allow others", http.StatusMisdirectedRequest)
+			http.Error(w, "overdav serves this address only under a loopback name or that of public_url; start it with --anonymous to allow others", http.StatusMisdirectedRequest)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-func isLoopbackHost(hostport string) bool {
+// hostname returns the name in a Host header.
+func hostname(hostport string) string {
 	host, _, err := net.SplitHostPort(hostport)
 	if err != nil {
 		host = strings.Trim(hostport, "[]")
 	}
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+func isLoopback(host string) bool {
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") { // RFC 6761, section 6.3
 		return true
 	}

@@ -130,6 +130,39 @@ func TestOnlyLoopbackHostsUnlessAnonymous(t *testing.T) {
 	}
 }
 
+// Behind a proxy that passes on either its own name or ours, pages of the public
+// address are our own.
+func TestPublicURLIsOurOwn(t *testing.T) {
+	c := defaultConfig()
+	c.PublicURL = "https://Files.example.org/dav"
+	h := newServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), discardLog(), c).http.Handler
+	tests := []struct {
+		host, origin string
+		want         int
+	}{
+		{"files.example.org", "", 200},
+		{"FILES.example.org:443", "", 200},
+		{"127.0.0.1:8080", "https://files.example.org", 200},
+		{"files.example.org", "https://files.example.org", 200},
+		{"evil.example", "", http.StatusMisdirectedRequest},
+		{"files.example.org.evil.example", "", http.StatusMisdirectedRequest},
+		{"127.0.0.1:8080", "https://evil.example", http.StatusForbidden},
+		{"files.example.org", "https://evil.example", http.StatusForbidden},
+	}
+	for _, test := range tests {
+		r := httptest.NewRequest("PUT", "/f", nil)
+		r.Host = test.host
+		if test.origin != "" {
+			r.Header.Set("Origin", test.origin)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != test.want {
+			t.Errorf("Host %s, Origin %q: status %d, want %d", test.host, test.origin, w.Code, test.want)
+		}
+	}
+}
+
 func TestOtherSitesCannotWrite(t *testing.T) {
 	h := newServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), discardLog(), defaultConfig()).http.Handler
 	for _, method := range []string{"PUT", "DELETE", "MKCOL", "MOVE", "COPY", "PROPPATCH", "LOCK", "POST"} {
@@ -188,6 +221,15 @@ func TestAccessLogIsOneTrueLinePerRequest(t *testing.T) {
 	srv.Close() // waits for the handler
 	if n := strings.Count(buf.String(), "\n"); n != 1 {
 		t.Fatalf("%d lines: %s", n, buf.String())
+	}
+	// People read it, too: what was asked comes first, then what came of it.
+	at := 0
+	for _, key := range []string{keyMethod, keyPath, keyStatus, keyBytes, keyDur, keyRemote} {
+		next := strings.Index(buf.String(), `"`+key+`":`)
+		if next < at {
+			t.Errorf("%s is missing or too early in %s", key, buf.String())
+		}
+		at = next
 	}
 	var got map[string]any
 	if err := json.Unmarshal(buf.Bytes(), &got); err != nil {

@@ -85,8 +85,14 @@ func TestPathRelations(t *testing.T) {
 		p, q Path
 		want bool
 	}{
-		{root, a, true}, {root, ab, true}, {a, ab, true},
-		{root, root, false}, {a, a, false}, {ab, a, false}, {ab, abc, false}, {a, root, false},
+		{root, a, true},
+		{root, ab, true},
+		{a, ab, true},
+		{root, root, false},
+		{a, a, false},
+		{ab, a, false},
+		{ab, abc, false},
+		{a, root, false},
 	} {
 		if got := tt.p.Contains(tt.q); got != tt.want {
 			t.Errorf("%v contains %v = %v, want %v", tt.p, tt.q, got, tt.want)

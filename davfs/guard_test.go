@@ -282,8 +282,14 @@ func TestNameLocksKeepFamiliesApart(t *testing.T) {
 func TestTreeWithoutAnUpperRefusesEveryChange(t *testing.T) {
 	s := serveOn(t, map[string]string{"f": "1", "d/": ""}, func(o *overlay.Options) { o.Upper, o.Work = "", "" })
 	for _, request := range [][]string{
-		{"PUT", "/f", "x"}, {"PUT", "/n", "x"}, {"DELETE", "/f", ""}, {"MKCOL", "/n", ""}, {"LOCK", "/n", lockExclusive},
-		{"MOVE", "/f", "", "Destination: /n"}, {"COPY", "/f", "", "Destination: /n"}, {"COPY", "/d", "", "Destination: /f"},
+		{"PUT", "/f", "x"},
+		{"PUT", "/n", "x"},
+		{"DELETE", "/f", ""},
+		{"MKCOL", "/n", ""},
+		{"LOCK", "/n", lockExclusive},
+		{"MOVE", "/f", "", "Destination: /n"},
+		{"COPY", "/f", "", "Destination: /n"},
+		{"COPY", "/d", "", "Destination: /f"},
 	} {
 		s.want(403, request[0], request[1], request[2], request[3:]...)
 	}

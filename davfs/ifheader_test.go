@@ -62,11 +62,17 @@ func TestIfExamplesOfRFC4918(t *testing.T) {
 		want    bool
 	}{
 		// A COPY that names the token of its destination.
-		{"7.5.1", "/~fielding/index.html", "<http://www.example.com/users/f/fielding/index.html> (<" + lockF81 + ">)",
-			states{"/users/f/fielding/index.html": tokens(lockF81)}, true},
+		{
+			"7.5.1", "/~fielding/index.html", "<http://www.example.com/users/f/fielding/index.html> (<" + lockF81 + ">)",
+			states{"/users/f/fielding/index.html": tokens(lockF81)},
+			true,
+		},
 		{"7.5.1, gone", "/~fielding/index.html", "<http://www.example.com/users/f/fielding/index.html> (<" + lockF81 + ">)", states{}, false},
-		{"7.5.1, on the source instead", "/~fielding/index.html", "<http://www.example.com/users/f/fielding/index.html> (<" + lockF81 + ">)",
-			states{"/~fielding/index.html": tokens(lockF81)}, false},
+		{
+			"7.5.1, on the source instead", "/~fielding/index.html", "<http://www.example.com/users/f/fielding/index.html> (<" + lockF81 + ">)",
+			states{"/~fielding/index.html": tokens(lockF81)},
+			false,
+		},
 
 		// A member of a collection that is locked with depth infinity.
 		{"7.5.2, untagged", "/locked/member", "(<" + lock150 + ">)", states{"/locked": tokens(lock150), "/locked/member": tokens(lock150)}, true},
@@ -79,14 +85,26 @@ func TestIfExamplesOfRFC4918(t *testing.T) {
 		{"9.10.8", "/workspace/webdav/proposal.doc", "(<" + lockE71 + ">)", states{"/workspace/webdav/proposal.doc": tokens(lockE71)}, true},
 		{"9.10.8, a longer token", "/workspace/webdav/proposal.doc", "(<" + lockE71 + ">)", states{"/workspace/webdav/proposal.doc": tokens(lockE71 + "0")}, false},
 
-		{"10.4.6", "/r", `(<` + lock181 + `> ["I am an ETag"]) (["I am another ETag"])`,
-			states{"/r": {tokens: []string{lock181}, etag: `"I am an ETag"`}}, true},
-		{"10.4.6, other etag", "/r", `(<` + lock181 + `> ["I am an ETag"]) (["I am another ETag"])`,
-			states{"/r": {etag: `"I am another ETag"`}}, true},
-		{"10.4.6, AND within a list", "/r", `(<` + lock181 + `> ["I am an ETag"]) (["I am another ETag"])`,
-			states{"/r": {tokens: []string{lock181}, etag: `"changed"`}}, false},
-		{"10.4.6, token missing", "/r", `(<` + lock181 + `> ["I am an ETag"]) (["I am another ETag"])`,
-			states{"/r": {etag: `"I am an ETag"`}}, false},
+		{
+			"10.4.6", "/r", `(<` + lock181 + `> ["I am an ETag"]) (["I am another ETag"])`,
+			states{"/r": {tokens: []string{lock181}, etag: `"I am an ETag"`}},
+			true,
+		},
+		{
+			"10.4.6, other etag", "/r", `(<` + lock181 + `> ["I am an ETag"]) (["I am another ETag"])`,
+			states{"/r": {etag: `"I am another ETag"`}},
+			true,
+		},
+		{
+			"10.4.6, AND within a list", "/r", `(<` + lock181 + `> ["I am an ETag"]) (["I am another ETag"])`,
+			states{"/r": {tokens: []string{lock181}, etag: `"changed"`}},
+			false,
+		},
+		{
+			"10.4.6, token missing", "/r", `(<` + lock181 + `> ["I am an ETag"]) (["I am another ETag"])`,
+			states{"/r": {etag: `"I am an ETag"`}},
+			false,
+		},
 
 		{"10.4.7", "/r", `(Not <` + lock181 + `> <` + lock58f + `>)`, states{"/r": tokens(lock58f)}, true},
 		{"10.4.7, has both", "/r", `(Not <` + lock181 + `> <` + lock58f + `>)`, states{"/r": tokens(lock181, lock58f)}, false},
@@ -95,12 +113,21 @@ func TestIfExamplesOfRFC4918(t *testing.T) {
 		{"10.4.8", "/r", `(<` + lock181 + `>) (Not <DAV:no-lock>)`, states{}, true},
 		{"10.4.8, AND", "/r", `(<` + lock181 + `> Not <DAV:no-lock>)`, states{}, false},
 
-		{"10.4.9", "/resource1", `</resource1> (<` + lock181 + `> [W/"A weak ETag"]) (["strong ETag"])`,
-			states{"/resource1": {tokens: []string{lock181}, etag: `W/"A weak ETag"`}}, true},
-		{"10.4.9, strong", "/resource1", `</resource1> (<` + lock181 + `> [W/"A weak ETag"]) (["strong ETag"])`,
-			states{"/resource1": {etag: `"strong ETag"`}}, true},
-		{"10.4.9, neither", "/resource1", `</resource1> (<` + lock181 + `> [W/"A weak ETag"]) (["strong ETag"])`,
-			states{"/resource1": tokens(lock181)}, false},
+		{
+			"10.4.9", "/resource1", `</resource1> (<` + lock181 + `> [W/"A weak ETag"]) (["strong ETag"])`,
+			states{"/resource1": {tokens: []string{lock181}, etag: `W/"A weak ETag"`}},
+			true,
+		},
+		{
+			"10.4.9, strong", "/resource1", `</resource1> (<` + lock181 + `> [W/"A weak ETag"]) (["strong ETag"])`,
+			states{"/resource1": {etag: `"strong ETag"`}},
+			true,
+		},
+		{
+			"10.4.9, neither", "/resource1", `</resource1> (<` + lock181 + `> [W/"A weak ETag"]) (["strong ETag"])`,
+			states{"/resource1": tokens(lock181)},
+			false,
+		},
 
 		{"10.4.10", "/specs/rfc2518.doc", `<http://www.example.com/specs/> (<` + lock181 + `>)`, states{"/specs": tokens(lock181)}, true},
 		{"10.4.10, gone", "/specs/rfc2518.doc", `<http://www.example.com/specs/> (<` + lock181 + `>)`, states{}, false},

@@ -51,6 +51,11 @@ type LockOptions struct {
 	MaxTimeout time.Duration // no lock lasts longer unless refreshed; 1 hour
 	MaxPerUser int           // 1,000
 	MaxLocks   int           // 10,000
+
+	// NoSync leaves it to the system when changes reach the disk. Locks survive
+	// a crash of the process then, but a crash of the machine may lose them and
+	// damage the file (ErrLocksCorrupt). Close waits for the disk.
+	NoSync bool
 }
 
 // A Lock is one write lock (RFC 4918, section 6).
@@ -91,7 +96,8 @@ type Touch struct {
 // exists, and comes into being by LOCK, is for its callers to see to.
 //
 // A table with a file answers no call that changed something before the change
-// is on disk, so that locks survive a crash of the process and of the machine.
+// is on disk, so that locks survive a crash of the process and of the machine;
+// but see LockOptions.NoSync.
 //
 // Lock order: commitMu, then mu. Nothing is done under mu but memory access.
 type Locks struct {
@@ -162,7 +168,7 @@ func NewLocks(o LockOptions) *Locks {
 // ErrLocksCorrupt.
 func OpenLocks(file string, o LockOptions) (*Locks, error) {
 	l := NewLocks(o)
-	store, locks, err := openLockStore(file)
+	store, locks, err := openLockStore(file, o.NoSync)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // Errors of OpenLocks.
@@ -57,7 +58,7 @@ type lockRecord struct {
 }
 
 // openLockStore opens or makes the file and returns the locks in it.
-func openLockStore(file string) (store *lockStore, locks []*Lock, err error) {
+func openLockStore(file string, noSync bool) (store *lockStore, locks []*Lock, err error) {
 	var opened *os.File
 	defer func() {
 		if err != nil && opened != nil {
@@ -78,6 +79,7 @@ func openLockStore(file string) (store *lockStore, locks []*Lock, err error) {
 	db, err := bbolt.Open(file, 0o600, &bbolt.Options{
 		Timeout:      lockFileTimeout,
 		FreelistType: bbolt.FreelistMapType,
+		NoSync:       noSync,
 		OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
 			opened, err = os.OpenFile(name, flag, mode)
 			return opened, err
@@ -95,7 +97,7 @@ func openLockStore(file string) (store *lockStore, locks []*Lock, err error) {
 
 // lockOpenError says what bbolt's errors mean to whoever starts the server.
 func lockOpenError(file string, err error) error {
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return fmt.Errorf("%s: %w", file, ErrLocksInUse)
 	}
 	// What the system says about the file is not about what is in it.
@@ -169,7 +171,7 @@ func initLocks(tx *bbolt.Tx) error {
 }
 
 // write stores locks by token, and deletes those that are nil, all or none. It
-// returns after they are on disk.
+// returns after they are on disk, unless the store was opened with noSync.
 func (s *lockStore) write(states map[string]*Lock) (err error) {
 	defer func() {
 		if r := recover(); r != nil { // damage that came after opening
@@ -197,7 +199,13 @@ func (s *lockStore) write(states map[string]*Lock) (err error) {
 	})
 }
 
-func (s *lockStore) close() error { return s.db.Close() }
+func (s *lockStore) close() error {
+	var err error
+	if s.db.NoSync {
+		err = s.db.Sync()
+	}
+	return errors.Join(err, s.db.Close())
+}
 
 // encodeLock makes the record of a lock.
 func encodeLock(lock *Lock) ([]byte, error) {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 	"pgregory.net/rapid"
 )
 
@@ -293,8 +294,13 @@ func TestLocksExpire(t *testing.T) {
 func TestLockTimeoutsAreFinite(t *testing.T) {
 	l := NewLocks(LockOptions{})
 	for i, tt := range []struct{ asked, want time.Duration }{
-		{0, time.Hour}, {-1, time.Hour}, {2 * time.Hour, time.Hour}, {time.Hour, time.Hour},
-		{90 * time.Second, 90 * time.Second}, {time.Millisecond, time.Second}, {1900 * time.Millisecond, time.Second},
+		{0, time.Hour},
+		{-1, time.Hour},
+		{2 * time.Hour, time.Hour},
+		{time.Hour, time.Hour},
+		{90 * time.Second, 90 * time.Second},
+		{time.Millisecond, time.Second},
+		{1900 * time.Millisecond, time.Second},
 	} {
 		lock := mustLock(t, l, LockRequest{Root: Path{}.child(fmt.Sprint(i)), Timeout: tt.asked})
 		if lock.Timeout != tt.want {
@@ -516,14 +522,14 @@ func TestLocksExpireWhileNobodyServes(t *testing.T) {
 // TestMain lets this binary be the process that is killed.
 func TestMain(m *testing.M) {
 	if file := os.Getenv("DAVFS_TEST_LOCK_FILE"); file != "" {
-		lockAndWait(file)
+		lockAndWait(file, LockOptions{NoSync: os.Getenv("DAVFS_TEST_NO_SYNC") != ""})
 	}
 	os.Exit(m.Run())
 }
 
 // lockAndWait takes and releases locks, says so, and waits for its end.
-func lockAndWait(file string) {
-	l, err := OpenLocks(file, LockOptions{})
+func lockAndWait(file string, o LockOptions) {
+	l, err := OpenLocks(file, o)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -543,9 +549,15 @@ func lockAndWait(file string) {
 }
 
 func TestLocksSurviveKill9(t *testing.T) {
+	t.Run("synced", func(t *testing.T) { killLocks(t) })
+	t.Run("without sync", func(t *testing.T) { killLocks(t, "DAVFS_TEST_NO_SYNC=1") })
+}
+
+// killLocks kills a process that has locks, and looks for them.
+func killLocks(t *testing.T, env ...string) {
 	file := filepath.Join(t.TempDir(), "locks")
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "DAVFS_TEST_LOCK_FILE="+file)
+	cmd.Env = append(append(os.Environ(), "DAVFS_TEST_LOCK_FILE="+file), env...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -573,6 +585,22 @@ func TestLocksSurviveKill9(t *testing.T) {
 	}
 }
 
+// Locks that need not survive a power cut must not wait for the disk.
+func TestNoSyncWaitsForNoDisk(t *testing.T) {
+	for _, noSync := range []bool{false, true} {
+		l, err := OpenLocks(filepath.Join(t.TempDir(), "locks"), LockOptions{NoSync: noSync})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.store.db.NoSync; got != noSync {
+			t.Errorf("NoSync %t: bbolt has %t", noSync, got)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // When the disk fails, nobody is told of a lock that a restart would forget, and
 // what was not written then is written later.
 func TestLockThatCannotBeStoredIsNotGranted(t *testing.T) {
@@ -586,14 +614,14 @@ func TestLockThatCannotBeStoredIsNotGranted(t *testing.T) {
 	good := l.store
 	l.store = &lockStore{closedDB(t)}
 
-	if _, err := l.Create(t.Context(), LockRequest{Root: at(t, "/f")}); !errors.Is(err, bbolt.ErrDatabaseNotOpen) {
-		t.Errorf("Create = %v, want %v", err, bbolt.ErrDatabaseNotOpen)
+	if _, err := l.Create(t.Context(), LockRequest{Root: at(t, "/f")}); !errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+		t.Errorf("Create = %v, want %v", err, bolterrors.ErrDatabaseNotOpen)
 	}
 	if got := l.Covering(at(t, "/f")); got != nil {
 		t.Errorf("it is there all the same: %v", got)
 	}
-	if err := l.Unlock(freed.Token, "me", freed.Root); !errors.Is(err, bbolt.ErrDatabaseNotOpen) {
-		t.Errorf("Unlock = %v, want %v", err, bbolt.ErrDatabaseNotOpen)
+	if err := l.Unlock(freed.Token, "me", freed.Root); !errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+		t.Errorf("Unlock = %v, want %v", err, bolterrors.ErrDatabaseNotOpen)
 	}
 
 	l.store = good

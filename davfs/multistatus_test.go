@@ -109,8 +109,11 @@ func TestMultistatusNamesSurvive(t *testing.T) {
 	for _, tt := range []struct{ name, display string }{
 		{"plain", "plain"},
 		{"a b+c&d;e=f", "a b+c&d;e=f"},
-		{"100%", "100%"}, {"%2f", "%2f"}, {"#?", "#?"},
-		{`<"'>`, `<"'>`}, {"]]>", "]]>"},
+		{"100%", "100%"},
+		{"%2f", "%2f"},
+		{"#?", "#?"},
+		{`<"'>`, `<"'>`},
+		{"]]>", "]]>"},
 		{"back\\slash:colon", "back\\slash:colon"},
 		{"\u00e4\u0301\U0001f600\u202e", "\u00e4\u0301\U0001f600\u202e"},
 		{"tab\tnl\ncr\r", "tab\tnl\ncr\r"},

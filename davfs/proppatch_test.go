@@ -215,8 +215,15 @@ func TestChecksums(t *testing.T) {
 func TestNoAnswerTellsOfTheHost(t *testing.T) {
 	s := serve(t, map[string]string{"f": "1", "d/": ""})
 	for _, test := range [][]string{
-		{"GET", "/no"}, {"PUT", "/no/f"}, {"PUT", "/d"}, {"MKCOL", "/f/x"}, {"DELETE", "/"}, {"PROPFIND", "/no"},
-		{"MOVE", "/f", "Destination: /no/f"}, {"COPY", "/d", "Destination: /d/e"}, {"LOCK", "/no/f"},
+		{"GET", "/no"},
+		{"PUT", "/no/f"},
+		{"PUT", "/d"},
+		{"MKCOL", "/f/x"},
+		{"DELETE", "/"},
+		{"PROPFIND", "/no"},
+		{"MOVE", "/f", "Destination: /no/f"},
+		{"COPY", "/d", "Destination: /d/e"},
+		{"LOCK", "/no/f"},
 	} {
 		got := s.do(test[0], test[1], "", test[2:]...)
 		for name, value := range got.header {

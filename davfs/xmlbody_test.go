@@ -98,12 +98,18 @@ func TestParsePropfind(t *testing.T) {
 	}{
 		{"no body", "", propfindBody{kind: findAll}, false},
 		{"allprop", `<?xml version="1.0" encoding="utf-8" ?>` + open + `<D:allprop/></D:propfind>`, propfindBody{kind: findAll}, false},
-		{"allprop, include", open + `<D:allprop/><D:include><D:supportedlock/><x xmlns=""/></D:include></D:propfind>`,
-			propfindBody{findAll, []xml.Name{dav("supportedlock"), {Local: "x"}}}, false},
+		{
+			"allprop, include", open + `<D:allprop/><D:include><D:supportedlock/><x xmlns=""/></D:include></D:propfind>`,
+			propfindBody{findAll, []xml.Name{dav("supportedlock"), {Local: "x"}}},
+			false,
+		},
 		{"include first", open + `<D:include><D:a/></D:include><D:allprop/></D:propfind>`, propfindBody{findAll, []xml.Name{dav("a")}}, false},
 		{"propname", open + `<D:propname/></D:propfind>`, propfindBody{kind: findNames}, false},
-		{"prop", `<propfind xmlns="DAV:"><prop><a/><x:b xmlns:x="u"/><a/></prop></propfind>`,
-			propfindBody{findNamed, []xml.Name{dav("a"), {Space: "u", Local: "b"}}}, false},
+		{
+			"prop", `<propfind xmlns="DAV:"><prop><a/><x:b xmlns:x="u"/><a/></prop></propfind>`,
+			propfindBody{findNamed, []xml.Name{dav("a"), {Space: "u", Local: "b"}}},
+			false,
+		},
 		{"content in a name", open + `<D:prop><D:getetag> <D:junk/></D:getetag></D:prop></D:propfind>`, propfindBody{findNamed, []xml.Name{dav("getetag")}}, false},
 		{"no names", open + `<D:prop/></D:propfind>`, propfindBody{kind: findNamed}, false},
 		{"extensions", open + `<D:future/><x:prop xmlns:x="u"><x:a/></x:prop><D:propname/></D:propfind>`, propfindBody{kind: findNames}, false},
@@ -154,32 +160,52 @@ func TestParsePropertyUpdate(t *testing.T) {
 		want       []propPatch
 		bad        bool
 	}{
-		{"9.2.2", open + `<D:set><D:prop><Z:Authors><Z:Author>Jim Whitehead</Z:Author><Z:Author>Roy Fielding</Z:Author></Z:Authors></D:prop></D:set>` +
-			`<D:remove><D:prop><Z:Copyright-Owner/></D:prop></D:remove></D:propertyupdate>`,
+		{
+			"9.2.2", open + `<D:set><D:prop><Z:Authors><Z:Author>Jim Whitehead</Z:Author><Z:Author>Roy Fielding</Z:Author></Z:Authors></D:prop></D:set>` +
+				`<D:remove><D:prop><Z:Copyright-Owner/></D:prop></D:remove></D:propertyupdate>`,
 			[]propPatch{
-				{name: xml.Name{Space: "http://ns.example.com/standards/z39.50/", Local: "Authors"},
+				{
+					name: xml.Name{Space: "http://ns.example.com/standards/z39.50/", Local: "Authors"},
 					value: []byte(`<Z:Author xmlns:Z="http://ns.example.com/standards/z39.50/">Jim Whitehead</Z:Author>` +
-						`<Z:Author xmlns:Z="http://ns.example.com/standards/z39.50/">Roy Fielding</Z:Author>`)},
+						`<Z:Author xmlns:Z="http://ns.example.com/standards/z39.50/">Roy Fielding</Z:Author>`),
+				},
 				{remove: true, name: xml.Name{Space: "http://ns.example.com/standards/z39.50/", Local: "Copyright-Owner"}},
-			}, false},
-		{"document order", open + `<D:remove><D:prop><a/></D:prop></D:remove><D:set><D:prop><a>1</a><b/></D:prop></D:set><D:remove><D:prop><b/></D:prop></D:remove></D:propertyupdate>`,
+			},
+			false,
+		},
+		{
+			"document order", open + `<D:remove><D:prop><a/></D:prop></D:remove><D:set><D:prop><a>1</a><b/></D:prop></D:set><D:remove><D:prop><b/></D:prop></D:remove></D:propertyupdate>`,
 			[]propPatch{
 				{remove: true, name: xml.Name{Local: "a"}},
 				{name: xml.Name{Local: "a"}, value: []byte("1")},
 				{name: xml.Name{Local: "b"}},
 				{remove: true, name: xml.Name{Local: "b"}},
-			}, false},
-		{"language in scope", `<D:propertyupdate xmlns:D="DAV:"><D:set><D:prop xml:lang="fr"><a>un</a><b xml:lang="de">eins</b></D:prop></D:set></D:propertyupdate>`,
+			},
+			false,
+		},
+		{
+			"language in scope", `<D:propertyupdate xmlns:D="DAV:"><D:set><D:prop xml:lang="fr"><a>un</a><b xml:lang="de">eins</b></D:prop></D:set></D:propertyupdate>`,
 			[]propPatch{
 				{name: xml.Name{Local: "a"}, lang: "fr", value: []byte("un")},
 				{name: xml.Name{Local: "b"}, lang: "de", value: []byte("eins")},
-			}, false},
-		{"remove with content", open + `<D:remove><D:prop><a>x</a></D:prop></D:remove></D:propertyupdate>`,
-			[]propPatch{{remove: true, name: xml.Name{Local: "a"}}}, false},
-		{"text only, escaped again", open + `<D:set><D:prop><a> &lt;b&gt; &amp; <![CDATA[<c>]]>&#13;]]&gt;"'</a></D:prop></D:set></D:propertyupdate>`,
-			[]propPatch{{name: xml.Name{Local: "a"}, value: []byte(` &lt;b&gt; &amp; &lt;c&gt;&#13;]]&gt;"'`)}}, false},
-		{"extensions", open + `<D:future><D:prop><a/></D:prop></D:future><D:set><D:future><a/></D:future><D:prop><b/></D:prop></D:set></D:propertyupdate>`,
-			[]propPatch{{name: xml.Name{Local: "b"}}}, false},
+			},
+			false,
+		},
+		{
+			"remove with content", open + `<D:remove><D:prop><a>x</a></D:prop></D:remove></D:propertyupdate>`,
+			[]propPatch{{remove: true, name: xml.Name{Local: "a"}}},
+			false,
+		},
+		{
+			"text only, escaped again", open + `<D:set><D:prop><a> &lt;b&gt; &amp; <![CDATA[<c>]]>&#13;]]&gt;"'</a></D:prop></D:set></D:propertyupdate>`,
+			[]propPatch{{name: xml.Name{Local: "a"}, value: []byte(` &lt;b&gt; &amp; &lt;c&gt;&#13;]]&gt;"'`)}},
+			false,
+		},
+		{
+			"extensions", open + `<D:future><D:prop><a/></D:prop></D:future><D:set><D:future><a/></D:future><D:prop><b/></D:prop></D:set></D:propertyupdate>`,
+			[]propPatch{{name: xml.Name{Local: "b"}}},
+			false,
+		},
 		{"nothing to do", open + `</D:propertyupdate>`, nil, true},
 		{"no property", open + `<D:set><D:prop/></D:set></D:propertyupdate>`, nil, true},
 		{"other root", `<D:propfind xmlns:D="DAV:"><D:set><D:prop><a/></D:prop></D:set></D:propfind>`, nil, true},
@@ -207,15 +233,27 @@ func TestParseLockInfo(t *testing.T) {
 		want       lockInfo
 		bad        bool
 	}{
-		{"9.10.7", lockinfo(`<D:owner><D:href>http://example.org/~ejw/contact.html</D:href></D:owner>`),
-			lockInfo{owner: `<D:href xmlns:D="DAV:">http://example.org/~ejw/contact.html</D:href>`}, false},
+		{
+			"9.10.7", lockinfo(`<D:owner><D:href>http://example.org/~ejw/contact.html</D:href></D:owner>`),
+			lockInfo{owner: `<D:href xmlns:D="DAV:">http://example.org/~ejw/contact.html</D:href>`},
+			false,
+		},
 		{"davfs2", lockinfo(`<D:owner>davfs2 1.6.1</D:owner>`), lockInfo{owner: "davfs2 1.6.1"}, false},
-		{"white space of webdavfs", lockinfo("<D:owner>\n<D:href>http://www.apple.com/webdav_fs/</D:href>\n</D:owner>"),
-			lockInfo{owner: "\n<D:href xmlns:D=\"DAV:\">http://www.apple.com/webdav_fs/</D:href>\n"}, false},
-		{"another prefix", `<a:lockinfo xmlns:a="DAV:"><a:lockscope><a:shared/></a:lockscope><a:locktype><a:write/></a:locktype><a:owner><a:href>x</a:href></a:owner></a:lockinfo>`,
-			lockInfo{shared: true, owner: `<a:href xmlns:a="DAV:">x</a:href>`}, false},
-		{"default namespace", `<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype><owner><href>x</href></owner></lockinfo>`,
-			lockInfo{owner: `<href xmlns="DAV:">x</href>`}, false},
+		{
+			"white space of webdavfs", lockinfo("<D:owner>\n<D:href>http://www.apple.com/webdav_fs/</D:href>\n</D:owner>"),
+			lockInfo{owner: "\n<D:href xmlns:D=\"DAV:\">http://www.apple.com/webdav_fs/</D:href>\n"},
+			false,
+		},
+		{
+			"another prefix", `<a:lockinfo xmlns:a="DAV:"><a:lockscope><a:shared/></a:lockscope><a:locktype><a:write/></a:locktype><a:owner><a:href>x</a:href></a:owner></a:lockinfo>`,
+			lockInfo{shared: true, owner: `<a:href xmlns:a="DAV:">x</a:href>`},
+			false,
+		},
+		{
+			"default namespace", `<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype><owner><href>x</href></owner></lockinfo>`,
+			lockInfo{owner: `<href xmlns="DAV:">x</href>`},
+			false,
+		},
 		{"Explorer", lockinfo(`<D:owner><D:href>DOMAIN\user</D:href></D:owner>`), lockInfo{owner: `<D:href xmlns:D="DAV:">DOMAIN\user</D:href>`}, false},
 		{"no owner", lockinfo(""), lockInfo{}, false},
 		{"no namespace", `<lockinfo><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>`, lockInfo{}, true},

@@ -158,8 +158,13 @@ func (fsys *FS) refuseMarked(d *at.Dir, name string) error {
 	if err == nil && parseProtection(value).any() {
 		return errProtected
 	}
-	if err == nil || err == syscall.ENODATA || err == syscall.EOPNOTSUPP {
+	switch err {
+	case nil, syscall.ENODATA, syscall.EOPNOTSUPP:
 		return nil
+	case syscall.EACCES: // it may not be read, see marks.has
+		if has, listErr := fsys.marks.has(d, name, fsys.marks.protattr); listErr != nil || !has {
+			return listErr
+		}
 	}
 	return err
 }
@@ -169,29 +174,21 @@ func (fsys *FS) syncAttributes(d *at.RWDir, name string, st *at.Stat) error {
 	if fsys.durability != DurabilityFull {
 		return nil
 	}
-	switch {
-	case st.IsDir():
-		return syncDir(d, name)
-	case st.IsRegular():
-		f, err := d.OpenWrite(name)
-		if errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) {
-			return d.Sync() // ours but read-only: the directory's log carries it
-		}
-		if err != nil {
-			return err
-		}
-		return errors.Join(f.Sync(), f.Close())
+	if st.IsDir() || st.IsRegular() {
+		return fsys.syncName(d, name)
 	}
-	return d.Sync()
+	return d.Sync() // nothing else can be opened to be synced
 }
 
-func syncDir(d *at.RWDir, name string) error {
-	inner, err := d.OpenRWDir(name)
-	if err != nil {
-		return err
+func (fsys *FS) syncName(d *at.RWDir, name string) error { return fsys.orSyncAll(d.SyncName(name)) }
+
+// orSyncAll syncs all of upper's file system where something may not be read
+// by us, and so not be synced alone.
+func (fsys *FS) orSyncAll(err error) error {
+	if errors.Is(err, syscall.EACCES) {
+		return fsys.work.SyncAll()
 	}
-	defer inner.Close()
-	return inner.Sync()
+	return err
 }
 
 // A target is a name in a directory of upper or of staging, the attributes of
@@ -317,30 +314,46 @@ type xattrPair struct {
 // copyXattrs copies all attributes but the marks; those that the mode must
 // precede are returned.
 func (fsys *FS) copyXattrs(from *at.Dir, name string, to attributes, strip bool) (late []xattrPair, err error) {
-	attrs, err := from.Listxattr(name)
+	pairs, err := fsys.clientXattrs(from, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, attr := range pairs {
+		switch {
+		case strip && attr.name == capability:
+			continue
+		case attr.name == aclAccess || attr.name == capability:
+			late = append(late, attr)
+			continue
+		}
+		if err := to.Setxattr(attr.name, attr.value); err != nil && !fsys.mayLack(attr.name, err) {
+			return nil, fmt.Errorf("%s: %w", attr.name, err)
+		}
+	}
+	return late, nil
+}
+
+// clientXattrs are the attributes of an object as they are stored, but for the
+// marks.
+func (fsys *FS) clientXattrs(d *at.Dir, name string) (pairs []xattrPair, err error) {
+	attrs, err := d.Listxattr(name)
 	if err != nil && err != syscall.EOPNOTSUPP {
 		return nil, err
 	}
 	for _, attr := range attrs {
-		if fsys.marks.private(attr) || strip && attr == capability {
+		if fsys.marks.private(attr) {
 			continue
 		}
-		value, err := from.Getxattr(name, attr)
+		value, err := d.Getxattr(name, attr)
 		if err == syscall.ENODATA || err == syscall.EOPNOTSUPP {
 			continue // gone since the listing, or not for us to see
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", attr, err)
 		}
-		if attr == aclAccess || attr == capability {
-			late = append(late, xattrPair{attr, value})
-			continue
-		}
-		if err := to.Setxattr(attr, value); err != nil && !fsys.mayLack(attr, err) {
-			return nil, fmt.Errorf("%s: %w", attr, err)
-		}
+		pairs = append(pairs, xattrPair{attr, value})
 	}
-	return late, nil
+	return pairs, nil
 }
 
 // mayLack says that a copy may do without an attribute which upper refused: a
@@ -395,7 +408,7 @@ func (fsys *FS) syncTemp(t *temp, st *at.Stat) error {
 	case t.file != nil:
 		return t.file.Sync()
 	case st.IsDir() && fsys.durability == DurabilityFull:
-		return syncDir(t.dir, t.name)
+		return fsys.syncName(t.dir, t.name)
 	}
 	return nil // the directory that shows it is synced later
 }

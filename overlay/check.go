@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -265,7 +266,7 @@ func (c *checker) lowersOf(path string) {
 
 func (c *checker) sameLower(path, other string, d *dir) {
 	c.problem(path, "shows the same directory of lower %d as %s does; a kernel mount answers ESTALE for one of them",
-		d.lowers[0].layer.index, strconvQuote(other))
+		d.lowers[0].layer.index, strconv.Quote(other))
 }
 
 func topLower(d *dir) (id lowerID, ok bool) {

@@ -361,6 +361,45 @@ func TestCopyUpHappensOnce(t *testing.T) {
 	stagingEmpty(t, l.Work)
 }
 
+// TestCloseWaitsForACopy has Close come while a copy is being made, which holds
+// no lock.
+func TestCloseWaitsForACopy(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	disk := overlaytest.Filesystem(t, "tmpfs")
+	nothingLeft(t, disk)
+	l := overlaytest.NewLayers(t, disk, "d/\nd/a = one\nd/b = two\n")
+	var fsys *overlay.FS
+	closed := make(chan error, 1)
+	o := optionsOf(l)
+	var once sync.Once
+	closeNow := func() {
+		go func() { closed <- fsys.Close() }()
+		select {
+		case err := <-closed:
+			t.Errorf("Close returned (%v) while a copy was made", err)
+			closed <- err
+		case <-time.After(100 * time.Millisecond): // long enough for one that does not wait
+		}
+	}
+	o.Hook = func(op at.Op, name string) error {
+		if op == at.OpCreate && name == "b" { // in the copy; the upper has no b
+			once.Do(closeNow)
+		}
+		return nil
+	}
+	fsys, err := overlay.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := fsys.Copy("d", "e", overlay.CopyOptions{}); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("copy: %v, want ErrClosed", err)
+	}
+	if err := <-closed; err != nil {
+		t.Errorf("close: %v", err)
+	}
+	stagingEmpty(t, l.Work)
+}
+
 // TestCloseWaits has Close come in the middle: what runs is finished, what
 // comes later is refused.
 func TestCloseWaits(t *testing.T) {

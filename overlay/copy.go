@@ -19,7 +19,8 @@ type CopyOptions struct {
 // atomic step: the copy is made in staging, by reflink where the file system
 // can, and then shown. Permissions but setuid and setgid, times, attributes and
 // holes are copied; the copy is its maker's. Symlinks are copied as links, hard
-// links as files; FIFOs, sockets and devices are left out.
+// links as files; FIFOs, sockets and devices are left out. The copy of a file
+// has its entity tag.
 //
 // Errors: ENOENT; EEXIST without Overwrite; EINVAL onto itself, into itself or
 // over what it is in. Whatever goes wrong, dst is as it was.
@@ -141,7 +142,15 @@ func (fsys *FS) showCopy(staged *temp, dst string, isDir, overwrite bool) error 
 	if isDir {
 		return t.end(fsys.showDirCopy(t, p, here, staged, e))
 	}
-	return t.end(fsys.show(t, p, here, staged, e, false))
+	var st at.Stat
+	if err := staged.dir.Stat(staged.name, &st); err != nil {
+		return t.end(err)
+	}
+	if err := fsys.show(t, p, here, staged, e, false); err != nil {
+		return t.end(err)
+	}
+	fsys.keepTag(fsys.tags.of(&st), &p.dir.upper.Dir, p.name)
+	return t.end(nil)
 }
 
 // showDirCopy is show for the copy of a directory, which is whole: nothing below
@@ -160,7 +169,8 @@ func (fsys *FS) showDirCopy(t *txn, p place, here presence, staged *temp, e *ent
 	if err := fsys.show(t, p, here, staged, e, true); err != nil {
 		return err
 	}
-	return p.dir.upper.SetTimes(p.name, st.Atime, st.Mtime)
+	_ = p.dir.upper.SetTimes(p.name, st.Atime, st.Mtime) // it shows; its time is no reason to say that it does not
+	return nil
 }
 
 // A copier makes copies in staging.
@@ -182,7 +192,7 @@ func (c *copier) copyObject(path string, to *temp, top bool) error {
 	case f.st.IsDir():
 		return c.copyDir(path, &f.st, to, top)
 	case f.st.IsRegular():
-		return c.copyFile(path, to)
+		return c.copyFile(path, to, top)
 	case f.st.IsSymlink():
 		target, err := c.fsys.Readlink(path)
 		if err != nil {
@@ -195,12 +205,18 @@ func (c *copier) copyObject(path string, to *temp, top bool) error {
 	return nil // FIFOs, sockets and devices mean something only where they are
 }
 
-func (c *copier) copyFile(path string, to *temp) error {
+func (c *copier) copyFile(path string, to *temp, top bool) error {
 	src, err := c.fsys.open(path)
+	if !top && errors.Is(err, syscall.ENOENT) {
+		return nil // as in copyObject
+	}
 	if err != nil {
 		return err
 	}
 	defer src.Close()
+	if src.read == nil {
+		return fmt.Errorf("%s became a directory while it was copied: %w", path, syscall.EISDIR)
+	}
 	file, err := to.dir.Create(to.name, at.Perm(0o600))
 	if err != nil {
 		return err
@@ -217,10 +233,17 @@ func (c *copier) copyFile(path string, to *temp) error {
 	if err := c.copyAttributes(path, &st, file); err != nil {
 		return err
 	}
-	if c.fsys.durability == DurabilityNone {
-		return nil
+	if c.fsys.durability != DurabilityNone {
+		if err := file.Sync(); err != nil {
+			return err
+		}
 	}
-	return file.Sync()
+	var copy at.Stat
+	if err := file.Stat(&copy); err != nil {
+		return err
+	}
+	c.fsys.tags.keep(c.fsys.tagOf(&found{st: st, layer: src.info.layer}), &copy) // the same content
+	return nil
 }
 
 // copyAttributes gives a copy what belongs to content: permissions, extended

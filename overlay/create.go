@@ -181,10 +181,12 @@ func (fsys *FS) linkLocked(t *txn, po, pn place) error {
 	if err := fsys.carryImpure(po.dir.upper, po.name, pn.dir); err != nil {
 		return err
 	}
-	t.changed(pn.dir.upper)
-	if f, err := fsys.find(po.dir, po.name); err == nil {
-		defer func() { fsys.keepTag(fsys.tagOf(&f), f.at, po.name) }()
+	f, err := fsys.find(po.dir, po.name)
+	if err != nil || f.layer != 0 {
+		return errorOr(err, errRaced) // removed or replaced since
 	}
+	defer func() { fsys.keepTag(fsys.tagOf(&f), f.at, po.name) }()
+	t.changed(pn.dir.upper)
 	if here == absent {
 		return raced(po.dir.upper.Link(po.name, pn.dir.upper, pn.name))
 	}

@@ -29,9 +29,11 @@ type dirCache struct {
 	coming map[*arrival]bool
 	// +checklocks:mu
 	open int // descriptors held
+	most int // of them
 }
 
-// maxCachedDescriptors bounds the descriptors that the cache holds.
+// maxCachedDescriptors bounds the descriptors that the cache holds; so does a
+// quarter of what the process may have.
 const maxCachedDescriptors = 2048
 
 // A dirNode is a directory in the cache.
@@ -66,7 +68,7 @@ func newDirCache(root *dir) *dirCache {
 	if err != nil {
 		return nil // all works without
 	}
-	c := &dirCache{watcher: watcher, watched: make(map[int32][]*dirNode), coming: make(map[*arrival]bool)}
+	c := &dirCache{watcher: watcher, most: min(maxCachedDescriptors, at.MaxDescriptors()/4), watched: make(map[int32][]*dirNode), coming: make(map[*arrival]bool)}
 	c.root = &dirNode{dir: root, children: make(map[string]*dirNode)}
 	if c.root.watches, err = c.watch(root); err != nil {
 		watcher.Close()
@@ -132,17 +134,19 @@ func (c *dirCache) add(a *arrival, d *dir) {
 	if a == nil {
 		return
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// Watched under the lock: who else gives up the same directory meanwhile
+	// would end the watch.
 	var watches []int32
 	var err error
 	if d != nil {
 		watches, err = c.watch(d)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.hear()
 	delete(c.coming, a)
 	node := &dirNode{dir: d, name: a.name, parent: a.parent, children: make(map[string]*dirNode), watches: watches, users: 1}
-	if d == nil || err != nil || a.spoiled || a.parent.dropped || a.parent.children[a.name] != nil || d.abs != "/"+d.path {
+	if d == nil || err != nil || a.spoiled || a.parent.dropped || a.parent.children[a.name] != nil || d.redirected {
 		c.unwatch(watches)
 		return
 	}
@@ -162,7 +166,7 @@ func (c *dirCache) add(a *arrival, d *dir) {
 
 // evict drops what was not used for longest, leaves first, until the rest fits.
 func (c *dirCache) evict() {
-	for e := c.leaves.Front(); e != nil && c.open > maxCachedDescriptors; {
+	for e := c.leaves.Front(); e != nil && c.open > c.most; {
 		node := e.Value.(*dirNode)
 		e = e.Next()
 		if len(node.children) == 0 {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"strconv"
 )
 
 // What Open may refuse with. The error's text says what to do.
@@ -38,5 +37,3 @@ func linkError(op, oldname, newname string, err error) error {
 	}
 	return &os.LinkError{Op: op, Old: oldname, New: newname, Err: err}
 }
-
-func strconvQuote(s string) string { return strconv.Quote(s) }

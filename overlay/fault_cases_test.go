@@ -360,7 +360,7 @@ func copyFaults() (cases []faultCase) {
 // readers are the methods that change nothing.
 var readers = []string{
 	"FS.Check", "FS.FS", "FS.Getxattr", "FS.Layers", "FS.Listxattr", "FS.Lstat", "FS.Namespace", "FS.Open", "FS.ReadDir",
-	"FS.ReadOnly", "FS.Readlink", "FS.Redirects", "FS.Space", "FS.Stat",
+	"FS.ReadOnly", "FS.Readlink", "FS.Redirects", "FS.Resolve", "FS.Space", "FS.Stat", "FS.State",
 	"File.Info", "File.Infos", "File.MemberXattr", "File.Name", "File.Read", "File.ReadAt", "File.ReadDir", "File.Seek", "File.Stat", "File.SyscallConn",
 	"Staged.ReadAt", "Staged.Stat",
 }

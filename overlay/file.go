@@ -19,10 +19,11 @@ type File struct {
 	name string // as opened
 	info Info
 
-	read  *at.File   // a regular file
-	write *at.RWFile // the same, when it may be written
-	flag  int
-	strip sync.Once // before the first write
+	read     *at.File   // a regular file
+	write    *at.RWFile // the same, when it may be written
+	flag     int
+	strip    sync.Once // before the first write
+	stripErr error     // for good: other content under the old rights must not be
 
 	dir  *dir // a directory
 	list lister
@@ -322,6 +323,9 @@ func (f *File) Seek(offset int64, whence int) (int64, error) {
 		f.list.rewind()
 		return 0, nil
 	}
+	if f.read == nil {
+		return 0, pathError("seek", f.name, fs.ErrClosed)
+	}
 	n, err := f.read.Seek(offset, whence)
 	return n, f.ioError("seek", err)
 }
@@ -359,17 +363,17 @@ func (f *File) Truncate(size int64) error {
 
 // beforeWrite refuses a file opened for reading, and takes from one that is
 // about to get other content the rights that its old content had.
-func (f *File) beforeWrite(op string) (err error) {
+func (f *File) beforeWrite(op string) error {
 	if f.write == nil {
 		return pathError(op, f.name, syscall.EBADF)
 	}
 	f.strip.Do(func() {
 		var st at.Stat
-		if err = f.write.Stat(&st); err == nil {
-			err = stripPrivileges(f.write, &st)
+		if f.stripErr = f.write.Stat(&st); f.stripErr == nil {
+			f.stripErr = stripPrivileges(f.write, &st)
 		}
 	})
-	return f.ioError(op, err)
+	return f.ioError(op, f.stripErr)
 }
 
 // stripPrivileges takes setuid, setgid and the capabilities from a file.
@@ -379,10 +383,14 @@ func stripPrivileges(file *at.RWFile, st *at.Stat) error {
 			return err
 		}
 	}
-	if _, err := file.Getxattr(capability); err != nil {
+	switch _, err := file.Getxattr(capability); err {
+	case nil:
+		return file.Removexattr(capability)
+	case syscall.ENODATA, syscall.EOPNOTSUPP:
 		return nil // the usual case: it has none
+	default:
+		return err
 	}
-	return file.Removexattr(capability)
 }
 
 // Sync makes what was written last.

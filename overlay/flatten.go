@@ -72,7 +72,7 @@ func (fsys *FS) makeOpaque(path string) error {
 	if err != nil {
 		return t.end(err)
 	}
-	t.lock(path)
+	t.lock(p.path())
 	e, here, err := t.lookup(p)
 	if err != nil {
 		return t.end(err)

@@ -207,14 +207,52 @@ func setGuard(work *at.RWDir) error {
 	return i.Sync()
 }
 
-// removeGuard lets kernel mounts be again.
-func removeGuard(work *at.RWDir) error { return removeTree(work, workDir) }
+// removeGuard lets kernel mounts be again. What is not ours in work stays.
+func removeGuard(work *at.RWDir) error {
+	w, err := work.OpenRWDir(workDir)
+	if err != nil {
+		return missingOK(err)
+	}
+	defer w.Close()
+	if err := removeIncompat(w); err != nil {
+		return err
+	}
+	return rmdirEmpty(work, workDir)
+}
+
+func removeIncompat(w *at.RWDir) error {
+	i, err := w.OpenRWDir(incompatDir)
+	if err != nil {
+		return missingOK(err)
+	}
+	defer i.Close()
+	if err := removeTree(i, guardDir); err != nil {
+		return err
+	}
+	return rmdirEmpty(w, incompatDir)
+}
+
+func missingOK(err error) error {
+	if at.IsMissing(err) {
+		return nil
+	}
+	return err
+}
+
+// rmdirEmpty removes a directory unless something is in it.
+func rmdirEmpty(d *at.RWDir, name string) error {
+	err := d.Rmdir(name)
+	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST) {
+		return nil
+	}
+	return err
+}
 
 // refuseInUse asks the kernel whether upper or work belongs to a live mount
 // (compare ovl_inuse_trylock), in whatever mount namespace.
 func refuseInUse(p *plan) error {
 	for _, path := range []string{p.upper, p.work} {
-		answer := at.ProbeOverlay(p.lowers[0], path)
+		answer := at.ProbeOverlay(path)
 		if errors.Is(answer, syscall.EPERM) {
 			answer = at.ProbeOverlayUnprivileged(path)
 		}

@@ -1,3 +1,5 @@
+//go:build linux
+
 package overlay_test
 
 import (
@@ -137,6 +139,9 @@ func TestSymlinksStayInside(t *testing.T) {
 f = inside
 a/
 a/f = inside a
+a/root -> /f
+a/here -> f
+a/up -> ../f
 `, "b/\nb/g = inside b\n")
 	for _, dir := range []string{l.Upper, l.Lowers[0], l.Lowers[1]} {
 		layer := filepath.Base(dir)
@@ -159,9 +164,17 @@ a/f = inside a
 			name string
 			want any // content, or errno
 		}{
-			{"abs", syscall.ENOENT}, {"up", syscall.ENOENT}, {"upup", syscall.ENOENT}, {"dots", syscall.ENOENT},
-			{"proc", syscall.ENOENT}, {"fd", syscall.ENOENT}, {"self", syscall.ELOOP}, {"dir", syscall.ENOENT},
-			{"rootfile", "inside"}, {"within", "inside b"}, {"around", "inside b"},
+			{"abs", syscall.ENOENT},
+			{"up", syscall.ENOENT},
+			{"upup", syscall.ENOENT},
+			{"dots", syscall.ENOENT},
+			{"proc", syscall.ENOENT},
+			{"fd", syscall.ENOENT},
+			{"self", syscall.ELOOP},
+			{"dir", syscall.ENOENT},
+			{"rootfile", "inside"},
+			{"within", "inside b"},
+			{"around", "inside b"},
 		} {
 			name := test.name + "." + layer
 			content, err := fs.ReadFile(fsys.FS(), name)
@@ -192,6 +205,11 @@ a/f = inside a
 			if err := fsys.RemoveAll(name + "." + layer); err != nil {
 				t.Errorf("remove %s.%s: %v", name, layer, err)
 			}
+		}
+	}
+	for name, want := range map[string]string{"a/root": "inside", "a/here": "inside a", "a/up": "inside"} {
+		if content, err := fs.ReadFile(fsys.FS(), name); string(content) != want {
+			t.Errorf("%s: %q, %v, want %q", name, content, err, want)
 		}
 	}
 	if _, err := fsys.Stat("chain1"); !errors.Is(err, syscall.ELOOP) {
@@ -319,14 +337,10 @@ func TestHugeAttributes(t *testing.T) {
 	value := strings.Repeat("v", 64<<10) // XATTR_SIZE_MAX
 	longest := "user." + strings.Repeat("n", 250)
 	for _, attr := range []string{"user.big", longest} {
-		if err := syscall.Setxattr(l.Lowers[0]+"/f", attr, []byte(value), 0); err != nil {
-			t.Fatal(err)
-		}
+		setxattr(t, l.Lowers[0], "f", attr, value)
 	}
 	for i := range 300 {
-		if err := syscall.Setxattr(l.Lowers[0]+"/d", fmt.Sprintf("user.%0100d", i), []byte("v"), 0); err != nil {
-			t.Fatal(err)
-		}
+		setxattr(t, l.Lowers[0], "d", fmt.Sprintf("user.%0100d", i), "v")
 	}
 	fsys := open(t, optionsOf(l))
 	for _, name := range []string{"f", "d"} {
@@ -416,16 +430,18 @@ func (n *sickNode) Listxattr(ctx context.Context, dest []byte) (uint32, syscall.
 	return n.LoopbackNode.Listxattr(ctx, dest)
 }
 
+// WrapChild makes what is below a sick node sick as well.
+func (n *sickNode) WrapChild(context.Context, fusefs.InodeEmbedder) fusefs.InodeEmbedder {
+	return &sickNode{fusefs.LoopbackNode{RootData: n.RootData}, n.layer}
+}
+
 // newSickLayer shows dir at a mount point, until the test ends.
 func newSickLayer(t *testing.T, dir string) (*sickLayer, string) {
 	t.Helper()
 	layer := &sickLayer{}
-	root := &fusefs.LoopbackRoot{Path: dir}
-	root.NewNode = func(r *fusefs.LoopbackRoot, _ *fusefs.Inode, _ string, _ *syscall.Stat_t) fusefs.InodeEmbedder {
-		return &sickNode{fusefs.LoopbackNode{RootData: r}, layer}
-	}
+	root := &sickNode{fusefs.LoopbackNode{RootData: &fusefs.LoopbackRoot{Path: dir}}, layer}
 	point := t.TempDir()
-	server, err := fusefs.Mount(point, root.NewNode(root, nil, "", nil), &fusefs.Options{MountOptions: fuse.MountOptions{DirectMount: true}})
+	server, err := fusefs.Mount(point, root, &fusefs.Options{MountOptions: fuse.MountOptions{DirectMount: true}})
 	overlaytest.Need(t, err == nil, "FUSE: %v", err)
 	t.Cleanup(func() {
 		if err := server.Unmount(); err != nil {

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -53,6 +54,8 @@ type dir struct {
 	abs   string // what an absolute redirect to it says; "" is the root
 	upper *at.RWDir
 	marks dirMarks // of upper
+
+	redirected bool // by a mark in any layer: its lowers have other parents
 
 	// INVARIANT: an opaque directory has no lowers.
 	lowers []lowerDir // topmost first
@@ -243,11 +246,16 @@ func (fsys *FS) lookup(parent *dir, name string, through bool) (*entry, error) {
 		return e, nil
 	}
 	node.abs = redirectTo(parent, name, node.marks.redirect)
+	node.redirected = s.redirect != ""
 	e.dir = node
 	if !e.inUpper && !through {
-		err = node.lowers[0].Stat(".", &e.lower)
+		l := node.lowers[0]
+		if err := l.Stat(".", &e.lower); err != nil {
+			node.close()
+			return nil, &layerError{l.layer, err}
+		}
 	}
-	return e, err
+	return e, nil
 }
 
 // redirectTo is the absolute redirect that leads to name in parent, where the
@@ -340,7 +348,7 @@ func (fsys *FS) lookupLowers(parent *dir, s *search, e *entry, node *dir) error 
 		}
 		if s.redirect != "" && !fsys.followRedirects {
 			found.dir.Close()
-			return fmt.Errorf("refusing to follow redirect %s: %w", strconvQuote(s.redirect), syscall.EPERM)
+			return fmt.Errorf("refusing to follow redirect %s: %w", strconv.Quote(s.redirect), syscall.EPERM)
 		}
 		if found.dir == nil {
 			e.inLower, e.from = true, l

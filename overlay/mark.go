@@ -2,6 +2,8 @@ package overlay
 
 import (
 	"bytes"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -145,7 +147,7 @@ type markError struct {
 }
 
 func (e *markError) Error() string {
-	return "corrupt " + e.mark + " mark " + strconvQuote(e.value) + ": " + e.errno.Error()
+	return "corrupt " + e.mark + " mark " + strconv.Quote(e.value) + ": " + e.errno.Error()
 }
 
 func (e *markError) Unwrap() []error { return []error{ErrCorruptMark, e.errno} }
@@ -196,6 +198,10 @@ func (m *marks) has(d *at.Dir, name, mark string) (bool, error) {
 		return true, nil
 	case syscall.ENODATA, syscall.EOPNOTSUPP, syscall.ENOENT:
 		return false, nil
+	case syscall.EACCES:
+		// An attribute user.* of a file that may not be read; its name may.
+		names, err := d.Listxattr(name)
+		return slices.Contains(names, mark), err
 	}
 	return false, err
 }

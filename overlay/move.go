@@ -250,7 +250,7 @@ func (fsys *FS) finishMove() error {
 		case errors.Is(err, syscall.ENOENT):
 			fsys.warn(fmt.Sprintf("a move of %q to %q that a crash cut short cannot be finished: the former is gone", n.from, n.to))
 		case err != nil:
-			return fmt.Errorf("finish the move of %q to %q that a crash cut short: %w", n.from, n.to, err)
+			return fmt.Errorf("finish the move of %q to %q that was cut short: %w; if that cannot be mended, remove %s/%s from work, and %s stays empty", n.from, n.to, err, stagingDir, moveNoteName, n.to)
 		}
 	}
 	_ = fsys.staging.removeNote() // without its placeholder it means nothing

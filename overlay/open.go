@@ -36,7 +36,7 @@ func Open(o Options) (*FS, error) {
 		followRedirects: prefix == trustedPrefix,
 		writeRedirects:  prefix == trustedPrefix && !o.NoRedirect,
 		durability:      o.Durability,
-		privileged:      os.Geteuid() == 0,
+		privileged:      prefix == trustedPrefix,
 		events:          o.Events,
 	}
 	opened := false
@@ -329,7 +329,7 @@ func refuseFileSystem(d *at.RWDir, path string) error {
 }
 
 // giveUUID gives an upper that was never mounted the UUID that the first
-// kernel mount would (overlayfs.rst, "UUID and fsid"). Failure is harmless.
+// kernel mount would (overlayfs.rst, "UUID and fsid").
 func (fsys *FS) giveUUID() error {
 	upper := fsys.root.upper
 	names, err := readNames(&upper.Dir)

@@ -99,7 +99,7 @@ func (p *plan) look(role, name string) (l layerPath, err error) {
 // warnInUse warns of lowers that a live kernel mount writes to.
 func (p *plan) warnInUse() {
 	for i, path := range p.lowers {
-		if p.inUse(path, at.ProbeOverlay(p.lowers[0], path)) {
+		if p.inUse(path, at.ProbeOverlay(path)) {
 			p.warnings = append(p.warnings, fmt.Sprintf("lower %d %q belongs to a mounted overlay, as its upper or work: "+
 				"what is changed there may show here at once, late or in part", i+1, path))
 		}

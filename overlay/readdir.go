@@ -92,11 +92,11 @@ func (d *dir) source(i int) (*at.Dir, int) {
 
 // load begins the listing.
 func (l *lister) load() error {
-	l.loaded = true
 	if l.d.sources() == 1 {
 		d, _ := l.d.source(0)
 		var err error
 		l.stream, err = d.Reader()
+		l.loaded = err == nil
 		return l.readError(0, err)
 	}
 	l.names = nameSet{}
@@ -116,6 +116,7 @@ func (l *lister) load() error {
 		}
 	}
 	l.names.merge()
+	l.loaded = true
 	return nil
 }
 

@@ -27,41 +27,41 @@ func (fsys *FS) RemoveAll(name string) error {
 }
 
 func (fsys *FS) remove(name string, all bool) error {
-	isDir, err := fsys.removeOne(name, all, false)
-	if isDir {
-		_, err = fsys.removeOne(name, all, true)
+	err := fsys.removeOne(name, all, false)
+	if err == errIsTree {
+		err = fsys.removeOne(name, all, true)
 	}
 	return err
 }
 
-// removeOne removes what name shows. A directory needs the tree for itself:
-// without, nothing is done and isDir is true.
-func (fsys *FS) removeOne(name string, all, exclusive bool) (isDir bool, err error) {
+// removeOne removes what name shows.
+// Errors: errIsTree for a directory, which needs the tree for itself.
+func (fsys *FS) removeOne(name string, all, exclusive bool) error {
 	t, err := fsys.begin(exclusive)
 	if err != nil {
-		return false, err
+		return err
 	}
 	p, err := t.walk(name, false)
 	if err == nil && p.isRoot() {
 		err = syscall.EBUSY
 	}
 	if err != nil {
-		return false, t.end(err)
+		return t.end(err)
 	}
 	e, _, err := t.lookup(p)
 	if err == nil {
 		err = fsys.refuseRemoval(p, e, all)
 	}
 	if err == nil && e.isDir() && !exclusive {
-		return true, t.end(nil)
+		return t.endFor(errIsTree)
 	}
 	if err == nil {
 		err = t.raise(&p)
 	}
 	if err != nil {
-		return false, t.end(err)
+		return t.end(err)
 	}
-	return false, t.end(fsys.removeLocked(t, p))
+	return t.end(fsys.removeLocked(t, p))
 }
 
 // refuseRemoval refuses what cannot be removed, before anything is changed.
@@ -125,6 +125,9 @@ func (fsys *FS) removeLocked(t *txn, p place) error {
 	t.changed(upper)
 	if !e.exists() {
 		return syscall.ENOENT
+	}
+	if e.isDir() && !t.exclusive {
+		return errIsTree // made since the file of that name was looked at
 	}
 	if !fsys.needsWhiteout(p.dir, p.name, here) {
 		return fsys.removePure(upper, p.name, e.isDir())

@@ -133,6 +133,9 @@ func (r *renaming) look() error {
 		if r.distinct && !r.full {
 			return errInTheWay // rename(2) does nothing for two names of one file
 		}
+		if !r.replace {
+			return syscall.EEXIST
+		}
 		return nil
 	}
 	if err := r.refuseTarget(inside(from, to)); err != nil {
@@ -289,11 +292,13 @@ func (r *renaming) markDir() error {
 		if err != nil || redirect == d.marks.redirect {
 			return err
 		}
+		r.t.changed(d.upper) // the mark must last before the new name does
 		return fsys.setOwnXattr(d.upper, ".", fsys.marks.redirect, []byte(redirect))
 	}
 	if d.marks.opaque || !r.to.dir.isMerged() {
 		return nil
 	}
+	r.t.changed(d.upper)
 	return fsys.setOwnXattr(d.upper, ".", fsys.marks.opaque, opaqueYes)
 }
 

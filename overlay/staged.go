@@ -227,7 +227,7 @@ func (s *Staged) takeAttributes() (old *at.Stat, err error) {
 			return syscall.EISDIR
 		}
 		if !f.st.IsRegular() {
-			return errRaced // a link or a device took its place: it goes
+			return syscall.ENXIO // a link or a device took its place
 		}
 		old = &f.st
 		return s.fsys.inherit(f, p.name, s.temp.file)

@@ -1,3 +1,5 @@
+//go:build linux
+
 package overlay_test
 
 import (
@@ -13,6 +15,7 @@ import (
 	"testing"
 
 	"overdav/overlay"
+	"overdav/overlay/internal/at"
 	"overdav/overlay/overlaytest"
 )
 
@@ -90,11 +93,16 @@ func (g *ground) layers() overlaytest.Layers {
 	return overlaytest.Layers{Lowers: g.o.Lowers, Upper: g.o.Upper, Work: g.o.Work}
 }
 
-// setxattr puts a mark on a directory.
-func (g *ground) setxattr(dir, attr string) {
-	g.t.Helper()
-	if err := syscall.Setxattr(dir, attr, []byte("y"), 0); err != nil {
-		g.t.Fatal(err)
+// setxattr gives a name in a directory of the host an attribute.
+func setxattr(t testing.TB, dir, name, attr, value string) {
+	t.Helper()
+	d, err := at.OpenRW(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := d.Setxattr(name, attr, []byte(value)); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -142,9 +150,9 @@ var refusals = []struct {
 	{"volatile mount that was unmounted", func(g *ground) { _, unmount := overlaytest.KernelMount(g.t, g.layers(), "volatile"); unmount() }, overlay.ErrLayers, []string{`feature "volatile"`, "remove ", "work/work/incompat"}, true},
 	{"feature of a later kernel", func(g *ground) { g.mkdir("work/work/incompat/later") }, overlay.ErrLayers, []string{`feature "later"`, "remove ", "work/work/incompat"}, true},
 	{"upper with an index", func(g *ground) { g.useIndex() }, overlay.ErrLayers, []string{"has an index", "serve it read-only, or name a fresh upper"}, true},
-	{"marks of the other namespace", func(g *ground) { g.setxattr(g.o.Upper, "user.overlay.impure") }, overlay.ErrLayers, []string{"user.overlay.*", "serve it with xattr: user"}, false},
+	{"marks of the other namespace", func(g *ground) { setxattr(g.t, g.o.Upper, ".", "user.overlay.impure", "y") }, overlay.ErrLayers, []string{"user.overlay.*", "serve it with xattr: user"}, false},
 	{"marks of the other namespace, asked for user", func(g *ground) {
-		g.setxattr(g.o.Upper, "trusted.overlay.origin")
+		setxattr(g.t, g.o.Upper, ".", "trusted.overlay.origin", "")
 		g.o.Xattr = overlay.XattrUser
 	}, overlay.ErrLayers, []string{"trusted.overlay.*", "serve it with xattr: trusted"}, false},
 	{"upper on an overlay", func(g *ground) {

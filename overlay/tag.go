@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"hash/fnv"
+	"io"
 	"sync"
 
 	"overdav/overlay/internal/at"
@@ -48,6 +49,9 @@ type tagTable struct {
 	// file is what they are appended to; nil keeps them in memory alone.
 	// +checklocks:mu
 	file *at.RWFile
+	// written is how many records file holds, outdated ones too.
+	// +checklocks:mu
+	written int
 }
 
 // A tagRecord says that the file with this change time has this tag.
@@ -82,9 +86,37 @@ func (t *tagTable) keep(tag tag, st *at.Stat) {
 	}
 	r := tagRecord{st.Ctime.UnixNano(), tag}
 	t.known[st.Ino] = r
-	if t.file != nil {
-		_, _ = t.file.Write(r.encode(st.Ino)) // see tagTable: what is lost is cheap
+	if t.file == nil {
+		return
 	}
+	_, _ = t.file.Write(r.encode(st.Ino)) // see tagTable: what is lost is cheap
+	if t.written++; t.written > 2*len(t.known)+spareTags {
+		t.rewrite()
+	}
+}
+
+// spareTags is how many outdated records are not worth writing the rest again.
+const spareTags = 1024
+
+// rewrite writes the file again without what is outdated. A crash meanwhile
+// loses a part.
+// Preconditions: t.mu is locked.
+func (t *tagTable) rewrite() {
+	t.written = len(t.known)
+	if t.file.Truncate(0) != nil {
+		return // it goes on growing, until the next time
+	}
+	if _, err := t.file.Seek(0, io.SeekStart); err == nil {
+		_, _ = t.file.Write(encodeTags(t.known)) // see tagTable
+	}
+}
+
+func encodeTags(known map[uint64]tagRecord) []byte {
+	data := make([]byte, 0, len(known)*tagRecordSize)
+	for ino, r := range known {
+		data = append(data, r.encode(ino)...)
+	}
+	return data
 }
 
 func (r tagRecord) encode(ino uint64) []byte {
@@ -148,11 +180,7 @@ func (t *tagTable) open(s *staging) error {
 	if err != nil {
 		return err
 	}
-	var data []byte
-	for ino, r := range known {
-		data = append(data, r.encode(ino)...)
-	}
-	if _, err = file.Write(data); err == nil {
+	if _, err = file.Write(encodeTags(known)); err == nil {
 		err = fresh.replace(s.dir, tagFile)
 	}
 	if err != nil {
@@ -160,7 +188,7 @@ func (t *tagTable) open(s *staging) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.known, t.file = known, file
+	t.known, t.file, t.written = known, file, len(known)
 	return nil
 }
 

@@ -68,13 +68,17 @@ func (t *txn) end(err error) error {
 	for _, unlock := range t.unlocks {
 		unlock()
 	}
+	if s := t.fsys.staging; s != nil && len(t.unsynced) > 0 {
+		s.users.Add(1) // the locks no longer keep FS.Close waiting
+		defer s.users.Done()
+	}
 	if t.exclusive {
 		t.fsys.treeMu.Unlock()
 	} else {
 		t.fsys.treeMu.RUnlock()
 	}
 	if err == nil && t.fsys.durability == DurabilityFull {
-		err = syncDirs(t.unsynced)
+		err = t.syncDirs()
 	}
 	for _, d := range t.opened {
 		d.close()
@@ -82,9 +86,9 @@ func (t *txn) end(err error) error {
 	return err
 }
 
-func syncDirs(dirs []*at.RWDir) error {
-	for _, d := range dirs {
-		if err := d.Sync(); err != nil {
+func (t *txn) syncDirs() error {
+	for _, d := range t.unsynced {
+		if err := t.fsys.orSyncAll(d.Sync()); err != nil {
 			return err
 		}
 	}

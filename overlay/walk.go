@@ -27,12 +27,18 @@ const maxLinks = 40
 // maxName is the longest name (NAME_MAX).
 const maxName = 255
 
+// maxPath is the longest path, as the kernel's (PATH_MAX, without the NUL).
+const maxPath = 4095
+
 // splitName splits a name into its components; none is the root.
 // Errors: EINVAL for what is not a name in the form of io/fs (its bytes may be
 // any but NUL and slash), ENAMETOOLONG.
 func splitName(name string) ([]string, error) {
 	if name == "." {
 		return nil, nil
+	}
+	if len(name) > maxPath {
+		return nil, syscall.ENAMETOOLONG
 	}
 	components := strings.Split(name, "/")
 	for _, c := range components {
@@ -112,6 +118,7 @@ type walker struct {
 	at      *dir
 	pending []string
 	links   int
+	races   int // names that changed between two looks
 }
 
 func (w *walker) run(follow bool) error {
@@ -169,8 +176,11 @@ func (w *walker) step(name string, last bool) (done bool, err error) {
 		return false, w.follow(f, name)
 	case last:
 		return true, nil
-	case f.st.IsDir():
-		return false, errRaced // since it was looked up
+	case f.st.IsDir(): // made since it was looked up
+		if w.races++; w.races > maxRaces {
+			return false, errRaced
+		}
+		return false, nil
 	}
 	return false, syscall.ENOTDIR
 }

@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"overdav/davfs"
 	"overdav/overlay"
@@ -27,14 +29,20 @@ type Tree interface {
 	Stat(name string) (*overlay.Info, error)
 }
 
+// Options say what the pages show; they are those of the share.
+type Options struct {
+	// HideSymlinks is davfs.Options.HideSymlinks.
+	HideSymlinks bool
+}
+
 // Listing shows a directory of tree: a page with names, sizes and times, sorted
 // as ?sort= says (name, size or time; "-size" is the other way round), or with
 // "Accept: application/json" the same as JSON. It fits davfs.Options.Listing;
 // dir is a name of the tree. All links are relative, so that they hold behind
 // any proxy, and whether or not the path of the request ends in a slash.
-func Listing(tree Tree) func(w http.ResponseWriter, r *http.Request, dir string) {
+func Listing(tree Tree, o Options) func(w http.ResponseWriter, r *http.Request, dir string) {
 	return func(w http.ResponseWriter, r *http.Request, dir string) {
-		page, err := newListing(tree, r, dir)
+		page, err := newListing(tree, o, r, dir)
 		if err != nil {
 			http.Error(w, http.StatusText(davfs.Status(r.Method, err)), davfs.Status(r.Method, err))
 			return
@@ -95,9 +103,10 @@ type row struct {
 	Collection bool      `json:"collection"`
 	Size       int64     `json:"size"` // of a file, in bytes
 	Modified   time.Time `json:"modified"`
+	Regular    bool      `json:"-"` // it has a size
 }
 
-func newListing(tree Tree, r *http.Request, dir string) (*listing, error) {
+func newListing(tree Tree, o Options, r *http.Request, dir string) (*listing, error) {
 	infos, err := tree.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -113,6 +122,9 @@ func newListing(tree Tree, r *http.Request, dir string) (*listing, error) {
 		here += url.PathEscape(names[len(names)-1]) + "/"
 	}
 	for _, info := range infos {
+		if o.HideSymlinks && info.Mode()&fs.ModeSymlink != 0 {
+			continue
+		}
 		l.Entries = append(l.Entries, newRow(tree, here, dir, info))
 	}
 	order := r.URL.Query().Get("sort")
@@ -142,7 +154,7 @@ func newRow(tree Tree, here, dir string, info *overlay.Info) row {
 		e.Href += "/"
 	}
 	if info.Mode().IsRegular() {
-		e.Size = info.Size()
+		e.Regular, e.Size = true, info.Size()
 	}
 	return e
 }
@@ -176,7 +188,7 @@ func sortRows(rows []row, order string) {
 
 func columns(here, order string) []column {
 	var all []column
-	for _, c := range []struct{ title, key string }{{"Name", "name"}, {"Size", "size"}, {"Modified", "time"}} {
+	for _, c := range []struct{ title, key string }{{"Name", "name"}, {"Size", "size"}, {"Modified (UTC)", "time"}} {
 		next, sorted := c.key, ""
 		switch {
 		case order == c.key, order == "" && c.key == "name":
@@ -217,8 +229,10 @@ func up(n int, slash bool) string {
 var listingHTML string
 
 var listingTemplate = template.Must(template.New("listing").Funcs(template.FuncMap{
-	"size":  formatSize,
-	"stamp": func(t time.Time) string { return t.Format("2006-01-02 15:04:05") },
+	"visible": visible,
+	"size":    formatSize,
+	"date":    func(t time.Time) string { return t.Format(time.DateOnly) },
+	"clock":   func(t time.Time) string { return t.Format(time.TimeOnly) },
 }).Parse(listingHTML))
 
 // render makes the body and says of what media type it is.
@@ -246,4 +260,16 @@ func formatSize(n int64) string {
 		unit++
 	}
 	return strconv.FormatFloat(value, 'f', 1, 64) + " " + "kMGTPE"[unit:unit+1] + "B"
+}
+
+// visible is a name as people can look at it: with U+FFFD for control
+// characters, and for those that turn the direction of what follows, by which
+// a program could look like "exe.png".
+func visible(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
+			return utf8.RuneError
+		}
+		return r
+	}, name)
 }

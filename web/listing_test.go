@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"html"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -21,11 +22,24 @@ import (
 // serve serves a lower layer made of files through davfs, with our listing.
 func serve(t *testing.T, prefix string, files map[string]string) *httptest.Server {
 	t.Helper()
+	return serveWith(t, prefix, Options{}, files)
+}
+
+// serveWith is serve with options; a content that begins with "->" is the target
+// of a symlink.
+func serveWith(t *testing.T, prefix string, o Options, files map[string]string) *httptest.Server {
+	t.Helper()
 	lower := t.TempDir()
 	for name, content := range files {
 		path := filepath.Join(lower, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
+		}
+		if target, ok := strings.CutPrefix(content, "->"); ok {
+			if err := os.Symlink(target, path); err != nil {
+				t.Fatal(err)
+			}
+			continue
 		}
 		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 			t.Fatal(err)
@@ -39,7 +53,7 @@ func serve(t *testing.T, prefix string, files map[string]string) *httptest.Serve
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler, err := davfs.NewHandler(davfs.NewFileSystem(tree), davfs.Options{Prefix: prefix, Listing: Listing(tree)})
+	handler, err := davfs.NewHandler(davfs.NewFileSystem(tree), davfs.Options{Prefix: prefix, HideSymlinks: o.HideSymlinks, Listing: Listing(tree, o)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,8 +130,8 @@ func TestLinksLeadToTheirFiles(t *testing.T) {
 func TestParentAndCrumbs(t *testing.T) {
 	s := serve(t, "/dav", map[string]string{"a/b/c": "x"})
 	for path, want := range map[string][]string{
-		"/dav/a/b/": {`<a href="../../">/</a>`, `<a href="../">a</a>`, `<b>b</b>`, `<a href="../" rel="up">`},
-		"/dav/a/b":  {`<a href="../">/</a>`, `<a href="./">a</a>`, `<b>b</b>`, `<a href="./" rel="up">`},
+		"/dav/a/b/": {`<a href="../../">/</a>`, `<a href="../">a</a>`, `<b aria-current="page">b</b>`, `<a href="../" rel="up"`},
+		"/dav/a/b":  {`<a href="../">/</a>`, `<a href="./">a</a>`, `<b aria-current="page">b</b>`, `<a href="./" rel="up"`},
 	} {
 		_, page := get(t, "GET", s.URL+path)
 		for _, w := range want {
@@ -179,6 +193,54 @@ func TestPageRunsNothing(t *testing.T) {
 	head, body := get(t, "HEAD", s.URL+"/")
 	if head.StatusCode != 200 || body != "" || head.ContentLength != int64(len(page)) {
 		t.Errorf("HEAD: got %d, %d bytes announced, %d sent, the page has %d", head.StatusCode, head.ContentLength, len(body), len(page))
+	}
+}
+
+// No name may turn the text around it, or break its line.
+func TestNamesAreShownForPeople(t *testing.T) {
+	for name, want := range map[string]string{
+		"plain": "plain", "new\nline": "new\ufffdline", "a\x7fb": "a\ufffdb", "\u202egnp.exe": "\ufffdgnp.exe",
+		"a\u2067b": "a\ufffdb", "\u009b31m": "\ufffd31m", "\u65e5\u672c \u05e2": "\u65e5\u672c \u05e2",
+	} {
+		if got := visible(name); got != want {
+			t.Errorf("%q: got %q, want %q", name, got, want)
+		}
+	}
+	s := serve(t, "", map[string]string{"a\nb": "x"})
+	if _, page := get(t, "GET", s.URL+"/"); !strings.Contains(page, ">a\ufffdb</a>") || !strings.Contains(page, `href="./a%0Ab"`) {
+		t.Errorf("got\n%s", page)
+	}
+}
+
+func TestSymlinks(t *testing.T) {
+	files := map[string]string{"f": "1234", "to-file": "->f", "to-nothing": "->none"}
+	for _, hide := range []bool{false, true} {
+		s := serveWith(t, "", Options{HideSymlinks: hide}, files)
+		_, body := get(t, "GET", s.URL+"/", "Accept", "application/json")
+		var got listing
+		if err := json.Unmarshal([]byte(body), &got); err != nil {
+			t.Fatal(err)
+		}
+		sizes := make(map[string]int64)
+		for _, e := range got.Entries {
+			sizes[e.Name] = e.Size
+		}
+		want := map[string]int64{"f": 4, "to-file": 4, "to-nothing": 0}
+		if hide {
+			want = map[string]int64{"f": 4}
+		}
+		if !maps.Equal(sizes, want) {
+			t.Errorf("hide %t: got %v, want %v", hide, sizes, want)
+		}
+	}
+}
+
+func TestAnEmptyDirectorySaysSo(t *testing.T) {
+	if _, page := get(t, "GET", serve(t, "", nil).URL+"/"); !strings.Contains(page, "<p>This directory is empty.</p>") {
+		t.Errorf("got\n%s", page)
+	}
+	if _, page := get(t, "GET", serve(t, "", map[string]string{"f": ""}).URL+"/"); strings.Contains(page, "<p>") {
+		t.Errorf("got\n%s", page)
 	}
 }
 

@@ -34,6 +34,12 @@ var judges = []judge{
 	{"gio", "libglib2.0-bin"},
 	{"/usr/libexec/gvfsd-dav", "gvfs-backends"},
 	{"dbus-run-session", "dbus-daemon"},
+	{"chromium", "chromium"},
+	{"git", "git"},
+	{"zip", "zip"},
+	{"unzip", "unzip"},
+	{"node", "nodejs"},
+	{"npm", "npm"}, // some packages of node have it inside
 	{"mkfs.ext4", "e2fsprogs"},
 	{"mkfs.xfs", "xfsprogs"},
 	{"mkfs.btrfs", "btrfs-progs"},

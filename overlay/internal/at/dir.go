@@ -125,8 +125,9 @@ func notDir(path string, err error) error {
 	return err
 }
 
-// OpenFile opens the regular file name for reading. It never blocks: a FIFO, a
-// device or a socket answers ENXIO without being read.
+// OpenFile opens the file name for reading. It never blocks, on a FIFO neither;
+// that it is regular is for the caller to see.
+// Errors: ENXIO for a socket, ELOOP for a symlink.
 func (d *Dir) OpenFile(name string) (*File, error) {
 	if err := single(name); err != nil {
 		return nil, err
@@ -148,6 +149,9 @@ func (d *Dir) Readlink(name string) (string, error) {
 
 // Getxattr returns the attribute attr of name; ENODATA when there is none.
 func (d *Dir) Getxattr(name, attr string) ([]byte, error) {
+	if err := single(name); err != nil {
+		return nil, err
+	}
 	if name == "." && !d.pathfd {
 		return sysFgetxattr(d.fd, attr)
 	}
@@ -174,6 +178,9 @@ func (d *Dir) XattrNames(buf []byte) ([]byte, error) {
 
 // Listxattr returns the names of the attributes of name.
 func (d *Dir) Listxattr(name string) ([]string, error) {
+	if err := single(name); err != nil {
+		return nil, err
+	}
 	if name == "." && !d.pathfd {
 		list, err := sysFlistxattr(d.fd, make([]byte, 512))
 		return splitNames(list), err

@@ -148,7 +148,7 @@ func (f *RWFile) CopyFrom(src *File, size int64) (copied int64, err error) {
 			break
 		}
 		if err := f.copyStretch(src, start, min(end, size)); err == io.EOF {
-			break // src became shorter
+			return copied, nil // src became shorter
 		} else if err != nil {
 			return copied, err
 		}
@@ -179,7 +179,7 @@ func (f *RWFile) clonedSize(size int64) (int64, error) {
 	return st.Size, nil
 }
 
-// copyStep bounds what one call copies, so that a cancelled copy ends soon.
+// copyStep bounds what one call copies, and so how long it is in the kernel.
 const copyStep = 16 << 20
 
 func (f *RWFile) copyStretch(src *File, start, end int64) error {
@@ -192,12 +192,10 @@ func (f *RWFile) copyStretch(src *File, start, end int64) error {
 			})
 		})
 		switch {
-		case cannotCopyRange(err):
-			return f.copyBytes(src, off, end)
+		case cannotCopyRange(err), err == nil && n == 0:
+			return f.copyBytes(src, off, end) // which knows an end from a file system that answers 0
 		case err != nil:
 			return err
-		case n == 0:
-			return io.EOF
 		}
 		off += int64(n)
 	}

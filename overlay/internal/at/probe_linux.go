@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -14,13 +15,16 @@ import (
 // in use. Nothing on disk changes.
 // Errors: EBUSY, the directory is upper or work of a live overlay, in whatever
 // mount namespace; EINVAL, it is free; EPERM, we may not ask.
-func ProbeOverlay(lower, upper string) error {
+func ProbeOverlay(upper string) error {
 	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	for _, option := range [][2]string{{"lowerdir+", lower}, {"upperdir", upper}, {"workdir", upper}, {"index", "on"}} {
+	// Any lower does: upper is looked at first. "lowerdir+" is younger than most
+	// kernels, which would refuse it and seem to say that upper is free.
+	upper = strings.ReplaceAll(upper, `\`, `\\`)
+	for _, option := range [][2]string{{"lowerdir", "/"}, {"upperdir", upper}, {"workdir", upper}, {"index", "on"}} {
 		if err := unix.FsconfigSetString(fd, option[0], option[1]); err != nil {
 			return err
 		}

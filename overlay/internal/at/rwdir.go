@@ -110,7 +110,12 @@ func (d *RWDir) Mknod(name string, mode uint32, rdev uint64) error {
 // Link gives the object name in d a second name in another directory. A
 // symlink is linked itself.
 func (d *RWDir) Link(name string, to *RWDir, newName string) error {
-	return to.change(OpLink, newName, func() error { return sysLink(d.fd, name, to.fd, newName) })
+	return to.change(OpLink, newName, func() error {
+		if err := single(name); err != nil {
+			return err
+		}
+		return sysLink(d.fd, name, to.fd, newName)
+	})
 }
 
 // Unlink removes the name of something that is not a directory.
@@ -137,6 +142,9 @@ const (
 // Rename moves name to newName in another directory, in one atomic step.
 func (d *RWDir) Rename(name string, to *RWDir, newName string, flag RenameFlag) error {
 	return to.change(OpRename, newName, func() error {
+		if err := single(name); err != nil {
+			return err
+		}
 		return sysRename(d.fd, name, to.fd, newName, uint(flag))
 	})
 }
@@ -185,6 +193,19 @@ func (d *RWDir) Removexattr(name, attr string) error {
 func (d *RWDir) Sync() error {
 	return d.hook.do(OpSync, ".", func() error {
 		return retry(func() error { return d.onReadable(sysFsync) })
+	})
+}
+
+// SyncName makes content and attributes of the file or directory name last.
+// Errors: EACCES for what may not be read.
+func (d *RWDir) SyncName(name string) error {
+	return d.change(OpSync, name, func() error {
+		fd, err := sysOpenBeneath(d.fd, name, openRead, false)
+		if err != nil {
+			return err
+		}
+		defer sysClose(fd)
+		return sysFsync(fd)
 	})
 }
 

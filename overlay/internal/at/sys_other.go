@@ -64,7 +64,7 @@ func sysOpenLock(int, string) (int, error)                { return -1, syscall.E
 func sysFlock(int) error                                  { return syscall.ENOSYS }
 
 // ProbeOverlay answers ENOSYS: only Linux has overlayfs.
-func ProbeOverlay(lower, upper string) error { return syscall.ENOSYS }
+func ProbeOverlay(upper string) error { return syscall.ENOSYS }
 
 // ProbeOverlayUnprivileged answers ENOSYS: only Linux has overlayfs.
 func ProbeOverlayUnprivileged(upper string) error { return syscall.ENOSYS }
@@ -76,3 +76,6 @@ func isAgain(error) bool               { return false }
 func isInterrupted(error) bool         { return false }
 func parseEvents([]byte, func(Event))  {}
 func sysWatchable(int) bool            { return false }
+
+// MaxDescriptors is how many files this process may have open.
+func MaxDescriptors() int { return 1024 }

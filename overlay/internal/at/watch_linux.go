@@ -49,3 +49,12 @@ func sysWatchable(fd int) bool {
 	}
 	return false
 }
+
+// MaxDescriptors is how many files this process may have open.
+func MaxDescriptors() int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return 1024 // the least that is usual
+	}
+	return int(min(limit.Cur, 1<<20))
+}
