@@ -75,11 +75,17 @@ func TestCurl(t *testing.T) {
 		head -c 1000 numbers > resumed
 		curl -C - -o resumed "$URL/numbers"
 		cmp numbers resumed
+		head -c 1000 numbers > part
+		curl -T part "$URL/part"
+		curl -C 1000 -T numbers "$URL/part" # what is missing of it
+		curl -o back "$URL/part"
+		cmp numbers back
 		echo short | curl -T - "$URL/a" # chunked
 		curl -X MKCOL "$URL/dir"
 		curl -X MOVE -H "Destination: $URL/dir/docs" "$URL/docs"
 		curl -X DELETE "$URL/old"
 		curl -X DELETE "$URL/numbers"
+		curl -X DELETE "$URL/part"
 	`, "URL="+s.base))
 	s.finish(l, `"a" = "short\n"
 "dir"/
