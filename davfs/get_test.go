@@ -2,6 +2,7 @@ package davfs
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,9 @@ func TestOptions(t *testing.T) {
 		}
 		if dav := got.header.Get("DAV"); !strings.HasPrefix(dav, "1, 2, 3") {
 			t.Errorf("%s: DAV is %q", path, dav)
+		}
+		if all := got.header.Values("DAV"); !slices.Contains(all, "<http://apache.org/dav/propset/fs/1>") {
+			t.Errorf("%s: DAV is %q, want Apache's class of the executable bit", path, all)
 		}
 		if via := got.header.Get("MS-Author-Via"); via != "DAV" {
 			t.Errorf("%s: MS-Author-Via is %q", path, via)

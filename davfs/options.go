@@ -12,6 +12,9 @@ import (
 func (h *Handler) options(w http.ResponseWriter, rq *request) error {
 	header := w.Header()
 	header.Set("DAV", h.davClasses())
+	if !h.opts.ReadOnly {
+		header.Add("DAV", executableClass)
+	}
 	header.Set("MS-Author-Via", "DAV") // without it Office opens documents read-only
 	header.Set("Allow", h.allow(rq.info, rq.URL.Path != "*"))
 	if !h.opts.ReadOnly {
@@ -21,6 +24,11 @@ func (h *Handler) options(w http.ResponseWriter, rq *request) error {
 	w.WriteHeader(http.StatusOK)
 	return nil
 }
+
+// executableClass says that the property "executable" can be set, to those who
+// ask before they do, like cadaver. It has a line of its own, as from Apache, so
+// that no client meets a line unlike those it knows.
+const executableClass = "<http://apache.org/dav/propset/fs/1>"
 
 const davReadOnly = "1, 3"
 

@@ -68,6 +68,7 @@ func (m *davMount) unmount() {
 // uploads behind their back.
 func TestDavfs2(t *testing.T) {
 	needDavfs2(t)
+	t.Parallel() // it waits more than it works
 	s, l := shareFor(t)
 	m := mountDavfs2(t, s.base)
 	m.run(`
@@ -97,6 +98,7 @@ func TestDavfs2(t *testing.T) {
 // deleted and made again by that program all the same.
 func TestDavfs2ChangesNamesOfOpenFiles(t *testing.T) {
 	needDavfs2(t)
+	t.Parallel() // it waits more than it works
 	s, l := shareFor(t)
 	m := mountDavfs2(t, s.base)
 	m.run(`
@@ -136,6 +138,7 @@ func TestDavfs2ChangesNamesOfOpenFiles(t *testing.T) {
 // git writes under lock files that it renames, and maps what it reads.
 func TestDavfs2Git(t *testing.T) {
 	needDavfs2(t)
+	t.Parallel() // it waits more than it works
 	needProgram(t, "git")
 	s, l := shareFor(t)
 	m := mountDavfs2(t, s.base)
@@ -194,6 +197,7 @@ func TestDavfs2Git(t *testing.T) {
 // A thousand small files at once, then looked at, marked and deleted.
 func TestDavfs2Unzip(t *testing.T) {
 	needDavfs2(t)
+	t.Parallel() // it waits more than it works
 	needProgram(t, "zip", "unzip")
 	s, l := shareFor(t)
 	m := mountDavfs2(t, s.base)
@@ -229,6 +233,7 @@ func TestDavfs2Unzip(t *testing.T) {
 // Locks outlive the server, so that what is open while it is restarted, or
 // dies, can be saved.
 func TestDavfs2KeepsItsLockOverARestart(t *testing.T) {
+	// Not beside other tests, which might take the port while nobody listens.
 	needDavfs2(t)
 	for name, end := range map[string]func(*server){"stopped": (*server).stop, "killed": (*server).kill} {
 		t.Run(name, func(t *testing.T) {
@@ -274,17 +279,8 @@ func TestDavfs2KeepsItsLockOverARestart(t *testing.T) {
 // df of a mount is df of the disk that upper is on.
 func TestDavfs2Df(t *testing.T) {
 	needDavfs2(t)
-	disk := openDir(t)
-	if err := syscall.Mount("overdav-test", disk, "tmpfs", 0, "size=64m"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(disk, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	l := overlaytest.NewLayers(t, disk, demo)
-	overlaytest.LowersUnchanged(t, l.Lowers...)
+	t.Parallel() // it waits more than it works
+	l := newDisk(t, 64<<20)
 	s := serve(t, flagsOf(l)...)
 	s.must(http.StatusCreated, "PUT", "ten", strings.Repeat("x", 10<<20))
 	m := mountDavfs2(t, s.base)
@@ -293,7 +289,7 @@ func TestDavfs2Df(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want syscall.Statfs_t
-	if err := syscall.Statfs(disk, &want); err != nil {
+	if err := syscall.Statfs(l.Upper, &want); err != nil {
 		t.Fatal(err)
 	}
 	const unit = 64 << 10 // davfs2 rounds, and the lock table grew meanwhile

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"overdav/overlay/overlaytest"
@@ -34,6 +35,24 @@ func (s *server) finish(l overlaytest.Layers, want string) {
 	sameTree(s.t, "what the kernel shows", diskTree(s.t, mnt), want)
 }
 
+// newDisk makes layers with demo as their lower on a disk of their own, of size
+// bytes, in memory.
+func newDisk(t *testing.T, size int) overlaytest.Layers {
+	t.Helper()
+	dir := openDir(t)
+	if err := syscall.Mount("overdav-test", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	l := overlaytest.NewLayers(t, dir, demo)
+	overlaytest.LowersUnchanged(t, l.Lowers...)
+	return l
+}
+
 func script(dir, text string, env ...string) *exec.Cmd {
 	cmd := exec.Command("sh", "-eu", "-c", text)
 	cmd.Dir = dir
@@ -56,11 +75,17 @@ func TestCurl(t *testing.T) {
 		head -c 1000 numbers > resumed
 		curl -C - -o resumed "$URL/numbers"
 		cmp numbers resumed
+		head -c 1000 numbers > part
+		curl -T part "$URL/part"
+		curl -C 1000 -T numbers "$URL/part" # what is missing of it
+		curl -o back "$URL/part"
+		cmp numbers back
 		echo short | curl -T - "$URL/a" # chunked
 		curl -X MKCOL "$URL/dir"
 		curl -X MOVE -H "Destination: $URL/dir/docs" "$URL/docs"
 		curl -X DELETE "$URL/old"
 		curl -X DELETE "$URL/numbers"
+		curl -X DELETE "$URL/part"
 	`, "URL="+s.base))
 	s.finish(l, `"a" = "short\n"
 "dir"/
@@ -70,62 +95,6 @@ func TestCurl(t *testing.T) {
 "dir/docs/deep/c" = "three"
 "sp ace %41+#&é" = "odd"
 `)
-}
-
-func TestRclone(t *testing.T) {
-	needProgram(t, "rclone")
-	s, l := shareFor(t)
-	dir := openDir(t)
-	env := []string{
-		"RCLONE_CONFIG=/dev/null", "RCLONE_CONFIG_DAV_TYPE=webdav", "RCLONE_CONFIG_DAV_VENDOR=other",
-		"RCLONE_CONFIG_DAV_URL=" + s.base,
-	}
-	run(t, script(dir, `
-		rclone copy dav: down
-		cat "down/sp ace %41+#&é"
-		rm -r down/old
-		mkdir -p down/many/empty
-		for i in $(seq 50); do echo $i > down/many/$i; done
-		echo changed, and longer > down/a
-		rclone sync --create-empty-src-dirs down dav:
-		rclone check --download down dav:
-		rclone moveto dav:docs/b dav:many/b
-		rclone purge dav:docs
-	`, env...))
-	want := `"a" = "changed, and longer\n"
-"many"/
-"many/b" = "two"
-"many/empty"/
-"sp ace %41+#&é" = "odd"
-`
-	for i := range 50 {
-		want += fmt.Sprintf("\"many/%d\" = \"%d\\n\"\n", i+1, i+1)
-	}
-	s.finish(l, sortLines(want))
-}
-
-// With vendor owncloud rclone sets times and knows sums: what is unchanged is
-// not sent again, and check compares without reading.
-func TestRcloneOwncloudSendsNothingTwice(t *testing.T) {
-	needProgram(t, "rclone")
-	l, args := newShare(t)
-	s := serve(t, args...)
-	out := run(t, script(openDir(t), `
-		mkdir tree
-		for i in $(seq 20); do echo $i > tree/$i; touch -d "2020-01-$i 12:00" tree/$i; done
-		rclone -q sync tree dav:
-		rclone -v --stats-one-line sync tree dav: 2>&1 | tee second
-		rclone -v check tree dav: 2>&1
-		! grep Copied second
-	`, "RCLONE_CONFIG=/dev/null", "RCLONE_CONFIG_DAV_TYPE=webdav", "RCLONE_CONFIG_DAV_VENDOR=owncloud", "RCLONE_CONFIG_DAV_URL="+s.base))
-	if strings.Contains(out, "could not be checked") || !strings.Contains(out, "20 matching files") {
-		t.Errorf("rclone says\n%s", out)
-	}
-	want := ""
-	for i := range 20 {
-		want += fmt.Sprintf("\"%d\" = \"%d\\n\"\n", i+1, i+1)
-	}
-	s.finish(l, sortLines(want))
 }
 
 func sortLines(text string) string {
@@ -161,46 +130,71 @@ func TestCadaver(t *testing.T) {
 `)
 }
 
-// GNOME Files' back end, by its command line.
-func TestGio(t *testing.T) {
-	needProgram(t, "gio", "dbus-run-session")
-	overlaytest.Need(t, exists("/usr/libexec/gvfsd-dav") || exists("/usr/lib/gvfs/gvfsd-dav"), "gvfs-backends (make deps)")
+// Locks of others are seen and can be taken over, and properties of one's own
+// go with a file.
+func TestCadaverLocksAndProperties(t *testing.T) {
+	needProgram(t, "cadaver")
 	s, l := shareFor(t)
+	s.must(http.StatusOK, "LOCK", "a", `<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype>`+
+		`<owner>somebody else</owner></lockinfo>`, "Timeout", "Second-600")
 	dir := openDir(t)
-	if err := os.Mkdir(filepath.Join(dir, "run"), 0o700); err != nil {
+	const commands = `discover a
+put mine a
+steal a
+showlocks
+put mine a
+unlock a
+lock docs/b
+discover docs/b
+put mine docs/b
+unlock docs/b
+discover docs/b
+propset a colour "light blue"
+propget a colour
+move a docs/moved
+propget docs/moved colour
+propdel docs/moved colour
+propget docs/moved colour
+chexec + docs/moved
+quit
+`
+	if err := os.WriteFile(filepath.Join(dir, "commands"), []byte(commands), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("dbus-run-session", "--", "sh", "-eu", "-c", `
-		gio mount "$URL/"
-		test "$(gio cat "$URL/docs/deep/c")" = three
-		echo local > local
-		gio copy local "$URL/local"
-		gio mkdir "$URL/made"
-		gio move "$URL/local" "$URL/made/local"
-		gio rename "$URL/docs" papers
-		gio copy "$URL/papers/b" "$URL/made/b"
-		gio remove "$URL/a"
-		echo saved | gio save "$URL/papers/b"
-		gio mount -u "$URL/"
-	`)
-	cmd.Dir = dir
-	cmd.Env = []string{
-		"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "XDG_RUNTIME_DIR=" + dir + "/run",
-		"URL=" + strings.Replace(s.base, "http:", "dav:", 1), "GIO_USE_VFS=gvfs", "GVFS_DISABLE_FUSE=1",
-	}
-	run(t, cmd)
-	s.finish(l, `"made"/
-"made/b" = "two"
-"made/local" = "local\n"
+	out := run(t, script(dir, `echo mine > mine; cadaver "$URL/" < commands`, "URL="+s.base, "TERM=dumb"))
+	inOrder(t, out, "discover a", "Scope: exclusive  Type: write  Timeout: 600 seconds", "Owner: somebody else",
+		"put mine a", "423 Locked", "steal a", "<urn:uuid:", "showlocks", "Owner: somebody else", "put mine a", "succeeded",
+		"unlock a", "succeeded", "lock docs/b", "succeeded", "discover docs/b", "Lock token <urn:uuid:", "put mine docs/b", "succeeded",
+		"unlock docs/b", "succeeded", "discover docs/b", "no locks found", "propset a", "succeeded", "propget a",
+		"Value of colour is: light blue", "move a", "succeeded", "propget docs/moved colour", "Value of colour is: light blue",
+		"propdel", "succeeded", "propget docs/moved colour", "404 Not Found", "chexec", "succeeded")
+	s.finish(l, `"docs"/
+"docs/b" = "mine\n"
+"docs/deep"/
+"docs/deep/c" = "three"
+"docs/moved" = "mine\n"
 "old"/
 "old/x" = "1"
 "old/y" = "2"
-"papers"/
-"papers/b" = "saved\n"
-"papers/deep"/
-"papers/deep/c" = "three"
 "sp ace %41+#&é" = "odd"
 `)
+	if info, err := os.Stat(filepath.Join(l.Upper, "docs/moved")); err != nil || info.Mode()&0o100 == 0 {
+		t.Errorf("chexec left %v, %v", info, err)
+	}
+}
+
+// inOrder expects words in text, each after the one before.
+func inOrder(t *testing.T, text string, words ...string) {
+	t.Helper()
+	rest := text
+	for _, word := range words {
+		_, after, ok := strings.Cut(rest, word)
+		if !ok {
+			t.Errorf("no %q where it should be in\n%s", word, text)
+			return
+		}
+		rest = after
+	}
 }
 
 // The outside judge of the protocol. It works in a collection of its own and

@@ -38,6 +38,7 @@ var judges = []judge{
 	{"git", "git"},
 	{"zip", "zip"},
 	{"unzip", "unzip"},
+	{"fusermount3", "fuse3"}, // what rclone mounts with
 	{"node", "nodejs"},
 	{"npm", "npm"}, // some packages of node have it inside
 	{"mkfs.ext4", "e2fsprogs"},
