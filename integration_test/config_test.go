@@ -193,10 +193,11 @@ func TestPropertiesTellWhatChanged(t *testing.T) {
 		{"a", "upper", "modified"},
 		{"dir", "upper", "added"},
 		{"sp ace %41+#&é", "1", "unchanged"},
+		{"papers", "upper", "renamed"},
 		{"papers/deep/c", "1", "unchanged"},
 	}
-	if os.Geteuid() == 0 { // an ordinary user's rename is a copy
-		tests = append(tests, struct{ name, layer, state string }{"papers", "upper", "renamed"})
+	if os.Geteuid() != 0 { // a copy, since the kernel follows no redirect in an ordinary user's mount
+		tests = tests[:3]
 	}
 	for _, test := range tests {
 		status, text := s.do("PROPFIND", test.name, ask, "Depth", "0")

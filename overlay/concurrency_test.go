@@ -69,7 +69,7 @@ func nothingLeft(t *testing.T, dir string) {
 // raced says that an operation lost against another, as it may.
 func raced(err error) bool {
 	for _, errno := range []syscall.Errno{
-		syscall.ENOENT, syscall.EEXIST, syscall.ENOTEMPTY, syscall.ENOTDIR, syscall.EISDIR, syscall.EINVAL, syscall.EAGAIN, syscall.EPERM, syscall.ELOOP,
+		syscall.ENOENT, syscall.EEXIST, syscall.ENOTEMPTY, syscall.ENOTDIR, syscall.EISDIR, syscall.EINVAL, syscall.EAGAIN, syscall.EPERM, syscall.ELOOP, syscall.ENXIO,
 	} {
 		if errors.Is(err, errno) {
 			return true

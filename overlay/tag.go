@@ -1,11 +1,11 @@
 package overlay
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"hash/crc32"
-	"hash/fnv"
 	"io"
 	"sync"
 
@@ -33,9 +33,8 @@ func derivedTag(st *at.Stat) (t tag) {
 	binary.LittleEndian.PutUint64(b[8:], uint64(st.Size))
 	binary.LittleEndian.PutUint64(b[16:], uint64(st.Mtime.UnixNano()))
 	binary.LittleEndian.PutUint64(b[24:], uint64(st.Ctime.UnixNano()))
-	h := fnv.New128a()
-	h.Write(b[:]) // never fails
-	h.Sum(t[:0])
+	sum := sha256.Sum256(b[:])
+	copy(t[:], sum[:])
 	return t
 }
 

@@ -239,7 +239,8 @@ func (r *reporter) read(events io.Reader) {
 	}
 }
 
-var position = regexp.MustCompile(`^\w+\.go:\d+: `)
+// position is a place in a test, or a line of a scenario with its command.
+var position = regexp.MustCompile(`^(\w+\.go:\d+: )?(\S+\.txtar:\d+: .*: )?`)
 
 // reason is what a skipped test said, on one line and without the place.
 func reason(said string) string {
