@@ -1,9 +1,11 @@
 package integration_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"overdav/overlay/overlaytest"
@@ -20,7 +22,7 @@ func TestNpmWebdav(t *testing.T) {
 	install := exec.Command("npm", "ci", "--prefer-offline") // with the tester's own cache and settings
 	install.Dir = dir
 	out, err := runFor(clientGiveUp, install)
-	overlaytest.Need(t, err == nil, "what npm installs: %v\n%s", err, out)
+	overlaytest.Need(t, err == nil, "what npm ci installs: %s", npmError(out, err))
 
 	s, l := shareFor(t)
 	node := exec.Command("node", "--test", "--test-reporter=tap", filepath.Join(dir, "webdav.mjs"))
@@ -47,6 +49,16 @@ func TestNpmWebdav(t *testing.T) {
 "shallow"/
 "sp ace %41+#&é" = "newer"
 `)
+}
+
+// npmError is the first line of what npm says that tells of an error.
+func npmError(out string, err error) string {
+	for line := range strings.Lines(out) {
+		if rest, ok := strings.CutPrefix(line, "npm error "); ok {
+			return strings.TrimSpace(rest)
+		}
+	}
+	return fmt.Sprint(err)
 }
 
 // overdavs is what webdav.mjs writes to the file big.
