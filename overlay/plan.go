@@ -96,10 +96,11 @@ func (p *plan) look(role, name string) (l layerPath, err error) {
 	return l, nil
 }
 
-// warnInUse warns of lowers that a live kernel mount writes to.
+// warnInUse warns of lowers that a live kernel mount writes to, as far as the
+// table of mounts tells: to ask the kernel of each would cost a start its time.
 func (p *plan) warnInUse() {
 	for i, path := range p.lowers {
-		if p.inUse(path, at.ProbeOverlay(path)) {
+		if p.mounts.uses(path) {
 			p.warnings = append(p.warnings, fmt.Sprintf("lower %d %q belongs to a mounted overlay, as its upper or work: "+
 				"what is changed there may show here at once, late or in part", i+1, path))
 		}
