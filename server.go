@@ -55,6 +55,8 @@ func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          stdLogger(log),
+		// OPTIONS * is a question for WebDAV too.
+		DisableGeneralOptionsHandler: true,
 	}
 	return s
 }

@@ -1,10 +1,13 @@
 package integration_test
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -225,4 +228,31 @@ func TestVersion(t *testing.T) {
 	if out := run(t, command(t.TempDir(), "version")); !strings.HasPrefix(out, "overdav ") {
 		t.Errorf("version says %q", out)
 	}
+}
+
+// Explorer and Office ask the server as a whole what it speaks.
+func TestOptionsOfTheServer(t *testing.T) {
+	_, args := newShare(t)
+	s := serve(t, args...)
+	u, err := url.Parse(s.url(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", u.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "OPTIONS * HTTP/1.1\r\nHost: %s\r\n\r\n", u.Host); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if got := resp.Header.Get("DAV"); resp.StatusCode != 200 || !strings.HasPrefix(got, "1, 2, 3") {
+		t.Errorf("OPTIONS *: status %d, DAV %q, want 200 and classes 1, 2, 3", resp.StatusCode, got)
+	}
+	s.stop()
 }
