@@ -22,6 +22,9 @@ func (h *Handler) put(w http.ResponseWriter, rq *request) error {
 	if err := h.canWrite(rq); err != nil {
 		return err
 	}
+	if err := h.hasRoom(rq); err != nil {
+		return err
+	}
 	if h.junk(rq.path) == JunkDrop {
 		return dropUpload(w, rq)
 	}
@@ -60,10 +63,11 @@ func (h *Handler) canWrite(rq *request) error {
 	if !rq.ProtoAtLeast(1, 1) && rq.Header.Get("Content-Length") == "" {
 		return refuse(http.StatusLengthRequired, "HTTP/1.0 without a length: the end cannot be told from a cut")
 	}
-	return h.hasRoom(rq)
+	return nil
 }
 
-// hasRoom refuses an upload that says it is larger than what is free.
+// hasRoom refuses an upload that says it is larger than what is free. It is
+// asked before the body is staged: afterwards the body itself is what fills.
 func (h *Handler) hasRoom(rq *request) error {
 	size := rq.ContentLength
 	for _, name := range []string{"X-Expected-Entity-Length", "OC-Total-Length"} {
@@ -191,6 +195,9 @@ func (h *Handler) patch(w http.ResponseWriter, rq *request) error {
 		return sourceError{syscall.ENOENT}
 	}
 	if err := h.canWrite(rq); err != nil {
+		return err
+	}
+	if err := h.hasRoom(rq); err != nil {
 		return err
 	}
 	if rq.ContentLength < 0 {
