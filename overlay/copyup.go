@@ -212,6 +212,9 @@ func (t *txn) copyUpDirs(path string) (*dir, error) {
 		if !e.isDir() {
 			return nil, syscall.ENOENT // replaced since the walk
 		}
+		if !e.inUpper {
+			return nil, errRaced // the copy was removed again, underneath
+		}
 		d = e.dir
 	}
 	return d, nil
