@@ -212,9 +212,6 @@ func (t *txn) copyUpDirs(path string) (*dir, error) {
 		if !e.isDir() {
 			return nil, syscall.ENOENT // replaced since the walk
 		}
-		if !e.inUpper {
-			return nil, errRaced // the copy was removed again, underneath
-		}
 		d = e.dir
 	}
 	return d, nil
@@ -247,7 +244,12 @@ func (t *txn) copyUpDir(parent *dir, e *entry) (*entry, error) {
 		return nil, err // EEXIST: somebody else was first
 	}
 	t.changed(parent.upper)
-	return fsys.lookup(parent, e.name, true)
+	e, err := fsys.lookup(parent, e.name, true)
+	if err == nil && (!e.isDir() || !e.inUpper) {
+		e.dir.close()
+		err = errRaced // removed again, underneath
+	}
+	return e, err
 }
 
 // install puts a copy of a lower object into parent, whose times do not show
