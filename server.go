@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -93,9 +95,29 @@ func (s *server) track(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.running.Add(1)
 		defer s.running.Done()
+		defer endOnPanic()
 		next.ServeHTTP(w, r)
 	})
 }
+
+// endOnPanic ends the program when a handler panics, where net/http would go
+// on. A panic is a mistake of ours, and may have left the locks of the tree
+// held: a program that ended leaves a sound tree and is started again, one that
+// goes on answers nobody.
+func endOnPanic() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p == http.ErrAbortHandler {
+		panic(p) // not a mistake: it closes the connection
+	}
+	fmt.Fprintf(os.Stderr, "overdav: a mistake of overdav's, please report it: %v\n%s", p, debug.Stack())
+	os.Exit(exitPanic)
+}
+
+// exitPanic is the exit status after a panic, as the Go runtime's.
+const exitPanic = 2
 
 // awaitHandlers waits for handlers whose connections were closed: the engine
 // must not be closed under them.

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -354,3 +355,20 @@ func (l *oneConn) Accept() (net.Conn, error) {
 }
 func (l *oneConn) Close() error   { close(l.conns); return nil }
 func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A handler that panics may hold locks that nobody will release: the program
+// must end, not go on without answering.
+func TestPanicEndsTheProgram(t *testing.T) {
+	if os.Getenv("OVERDAV_TEST_PANIC") != "" {
+		s := newServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("on purpose") }), zerolog.Nop(), Config{})
+		s.http.Handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "http://127.0.0.1/", nil))
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestPanicEndsTheProgram$")
+	cmd.Env = append(os.Environ(), "OVERDAV_TEST_PANIC=1")
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != exitPanic || !strings.Contains(string(out), "on purpose") {
+		t.Errorf("got %v, want exit status %d and the panic's words\n%s", err, exitPanic, out)
+	}
+}

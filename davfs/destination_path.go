@@ -84,8 +84,8 @@ func (p Path) below(prefix Path) (Path, bool) {
 	return Path{p.name[len(prefix.name):]}, true
 }
 
-// A namePolicy says which names clients may use; the zero value is strict about
-// UTF-8 and nothing else.
+// A namePolicy says which names clients may make; the zero value is strict about
+// UTF-8 and control characters and nothing else.
 type namePolicy struct {
 	bytes    bool // names need not be UTF-8
 	portable bool // and must be possible on Windows, too
@@ -196,8 +196,6 @@ func (policy namePolicy) checkName(name string) error {
 		return fmt.Errorf("%w: slash or NUL in %q", errBadPath, name)
 	case len(name) > maxSegment:
 		return errPathTooLong
-	case !policy.bytes && !utf8.ValidString(name):
-		return fmt.Errorf("%w: %q is not UTF-8", errBadPath, name)
 	}
 	return nil
 }
@@ -212,6 +210,9 @@ func (policy namePolicy) checkCreate(p Path) error {
 		if name[i] < ' ' || name[i] == 0x7f {
 			return fmt.Errorf("%w: control character in %q", errBadPath, name)
 		}
+	}
+	if !policy.bytes && !utf8.ValidString(name) {
+		return fmt.Errorf("%w: %q is not UTF-8", errBadPath, name)
 	}
 	if policy.portable && !isPortable(name) {
 		return fmt.Errorf("%w: %q is not possible on every system", errBadPath, name)

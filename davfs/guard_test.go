@@ -12,6 +12,32 @@ import (
 	"overdav/overlay"
 )
 
+// A name that is not UTF-8 can be used where a layer has it, as it is listed,
+// but not made.
+func TestNamesThatAreNotUTF8(t *testing.T) {
+	s := serve(t, map[string]string{"bad\xff": "1", "f": "2"})
+	for _, step := range []struct {
+		method, path string
+		header       string
+		want         int
+	}{
+		{"GET", "/bad%ff", "", 200},
+		{"PUT", "/new%ff", "", 403},
+		{"MKCOL", "/new%ff", "", 403},
+		{"MOVE", "/f", "Destination: /new%ff", 403},
+		{"MOVE", "/bad%ff", "Destination: /good", 201},
+		{"DELETE", "/good", "", 204},
+	} {
+		var headers []string
+		if step.header != "" {
+			headers = append(headers, step.header)
+		}
+		if got := s.do(step.method, step.path, "", headers...); got.status != step.want {
+			t.Errorf("%s %s %s: got %d, want %d", step.method, step.path, step.header, got.status, step.want)
+		}
+	}
+}
+
 // Each way to write a path that is not the one canonical way is refused, in
 // each field that has a path.
 func TestOnlyCanonicalPathsPass(t *testing.T) {
@@ -19,8 +45,8 @@ func TestOnlyCanonicalPathsPass(t *testing.T) {
 	s := serve(t, map[string]string{"f": "1", "d/f": "2"})
 	for _, path := range []string{
 		"/d/../f", "/d/%2e%2e/f", "/d/%2E./f", "/d/.%2e/f", "/./f", "/%2e/f", "/d//f", "//f", "/d%2ff", "/d%2Ff",
-		"/f%00", "/%00", "/d/%2f/f", "/..", "/%2e%2e", "/%2e%2e/", "/d/..", "/d/%2e%2e%2ff", "/%ff%fe", "/%c0%ae%c0%ae/f",
-		"/%ed%a0%80", "/" + long, "/d/" + long + "/f",
+		"/f%00", "/%00", "/d/%2f/f", "/..", "/%2e%2e", "/%2e%2e/", "/d/..", "/d/%2e%2e%2ff",
+		"/" + long, "/d/" + long + "/f",
 	} {
 		for _, method := range []string{"GET", "PROPFIND", "PUT", "DELETE", "MKCOL", "LOCK", "PROPPATCH", "OPTIONS", "COPY", "MOVE"} {
 			got := s.do(method, path, "", "Depth: 0", "Destination: /n", "Lock-Token: <a:b>")

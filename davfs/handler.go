@@ -29,7 +29,7 @@ type Options struct {
 	InfiniteDepth int
 	// Junk says what becomes of the files that desktops scatter.
 	Junk Junk
-	// ByteNames lets clients use names that are not UTF-8; PortableNames
+	// ByteNames lets clients make names that are not UTF-8; PortableNames
 	// refuses to make names that Windows cannot hold.
 	ByteNames, PortableNames bool
 	// HideSymlinks shows no symlink and nothing through one; else they are

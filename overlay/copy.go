@@ -230,7 +230,7 @@ func (c *copier) copyFile(path string, to *temp, top bool) error {
 	if copied != st.Size {
 		return fmt.Errorf("%s became shorter while it was copied: %w", path, syscall.EIO)
 	}
-	if err := c.copyAttributes(path, &st, file); err != nil {
+	if err := c.copyAttributes(path, &st, file, 0); err != nil {
 		return err
 	}
 	if c.fsys.durability != DurabilityNone {
@@ -247,14 +247,15 @@ func (c *copier) copyFile(path string, to *temp, top bool) error {
 }
 
 // copyAttributes gives a copy what belongs to content: permissions, extended
-// attributes, modification time.
-func (c *copier) copyAttributes(path string, st *at.Stat, to attributes) error {
+// attributes, modification time. It keeps the bit of its mode that it has from
+// the directory it was made in.
+func (c *copier) copyAttributes(path string, st *at.Stat, to attributes, inherited uint32) error {
 	return c.fsys.see(path, false, func(p place, f found) error {
 		late, err := c.fsys.copyXattrs(f.at, p.name, to, true)
 		if err != nil {
 			return err
 		}
-		if err := to.Chmod(st.Mode & 0o1777); err != nil {
+		if err := to.Chmod(st.Mode&0o1777 | inherited); err != nil {
 			return err
 		}
 		for _, attr := range late {
@@ -270,12 +271,16 @@ func (c *copier) copyDir(path string, st *at.Stat, to *temp, top bool) error {
 	if err := to.dir.Mkdir(to.name, 0o700); err != nil {
 		return err
 	}
+	var made at.Stat
+	if err := to.dir.Stat(to.name, &made); err != nil {
+		return err
+	}
 	if !c.shallow {
 		if err := c.copyMembers(path, to); err != nil {
 			return err
 		}
 	}
-	if err := c.copyAttributes(path, st, target{to.dir, to.name}); err != nil {
+	if err := c.copyAttributes(path, st, target{to.dir, to.name}, made.Mode&syscall.S_ISGID); err != nil {
 		return err
 	}
 	return c.fsys.syncTemp(to, st)
