@@ -163,7 +163,7 @@ func (h *Handler) readDestination(rq *request) error {
 		return errOutsideShare
 	}
 	if err := h.policy.checkCreate(inShare); err != nil {
-		return &protocolError{status: http.StatusForbidden, err: err}
+		return err
 	}
 	if err := h.refuseJunk(inShare); err != nil {
 		return err

@@ -3,6 +3,7 @@ package davfs
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -208,16 +209,21 @@ func (policy namePolicy) checkCreate(p Path) error {
 	name := p.Base()
 	for i := range len(name) {
 		if name[i] < ' ' || name[i] == 0x7f {
-			return fmt.Errorf("%w: control character in %q", errBadPath, name)
+			return forbiddenName("%w: control character in %q", errBadPath, name)
 		}
 	}
 	if !policy.bytes && !utf8.ValidString(name) {
 		return fmt.Errorf("%w: %q is not UTF-8", errBadPath, name)
 	}
 	if policy.portable && !isPortable(name) {
-		return fmt.Errorf("%w: %q is not possible on every system", errBadPath, name)
+		return forbiddenName("%w: %q is not possible on every system", errBadPath, name)
 	}
 	return nil
+}
+
+// forbiddenName refuses what is a name, but not for this share.
+func forbiddenName(format string, args ...any) error {
+	return &protocolError{status: http.StatusForbidden, err: fmt.Errorf(format, args...)}
 }
 
 // isPortable reports whether Windows can hold name (Microsoft, "Naming Files,

@@ -107,7 +107,7 @@ func (h *Handler) mayMake(rq *request) error {
 	switch rq.Method {
 	case "PUT", "MKCOL", "LOCK":
 		if err := h.policy.checkCreate(rq.path); err != nil {
-			return &protocolError{status: http.StatusForbidden, err: err}
+			return err
 		}
 		return h.refuseJunk(rq.path)
 	}

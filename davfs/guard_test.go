@@ -22,9 +22,9 @@ func TestNamesThatAreNotUTF8(t *testing.T) {
 		want         int
 	}{
 		{"GET", "/bad%ff", "", 200},
-		{"PUT", "/new%ff", "", 403},
-		{"MKCOL", "/new%ff", "", 403},
-		{"MOVE", "/f", "Destination: /new%ff", 403},
+		{"PUT", "/new%ff", "", 400},
+		{"MKCOL", "/new%ff", "", 400},
+		{"MOVE", "/f", "Destination: /new%ff", 400},
 		{"MOVE", "/bad%ff", "Destination: /good", 201},
 		{"DELETE", "/good", "", 204},
 	} {
