@@ -156,6 +156,58 @@ func refuseIndex(work *at.RWDir, path string) error {
 	return nil
 }
 
+// refuseMetacopies refuses an upper that a kernel mount with metacopy=on wrote:
+// the content of some of its files is still in a lower. It looks through upper
+// only when the kernel had it since it was ours, which the directory work tells:
+// every mount makes it, and we remove it in the end.
+func (fsys *FS) refuseMetacopies(path string) error {
+	var st at.Stat
+	if err := fsys.work.Stat(workDir, &st); at.IsMissing(err) {
+		return nil
+	}
+	names, err := incompatible(fsys.work)
+	if err != nil || slices.Contains(names, guardDir) {
+		return err
+	}
+	found, err := fsys.findMetacopy(&fsys.root.upper.Dir, ".")
+	switch {
+	case err != nil:
+		return layersError("upper %q cannot be looked through: %w", path, err)
+	case found != "":
+		return layersError("upper %q was written with metacopy=on, and the content of %q is still in a lower; "+
+			"write to such files in a mount with metacopy=on, or serve upper read-only", path, found)
+	}
+	return nil
+}
+
+// findMetacopy returns the path of a metacopy below d; "" when there is none.
+func (fsys *FS) findMetacopy(d *at.Dir, path string) (string, error) {
+	names, err := readNames(d)
+	if err != nil {
+		return "", err
+	}
+	for _, n := range names {
+		name := joinPath(path, n.name)
+		switch n.dtype {
+		case at.DTReg:
+			if meta, err := fsys.marks.has(d, n.name, fsys.marks.metacopy); err != nil || meta {
+				return name, err
+			}
+		case at.DTDir:
+			inner, err := d.OpenDir(n.name)
+			if err != nil {
+				return "", err
+			}
+			found, err := fsys.findMetacopy(inner, name)
+			inner.Close()
+			if err != nil || found != "" {
+				return found, err
+			}
+		}
+	}
+	return "", nil
+}
+
 // sweepWork removes what kernel mounts left in work. The guard of a crashed
 // server stays: the next one is set no sooner than a move that the crash cut
 // short is in good hands.

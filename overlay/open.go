@@ -243,6 +243,9 @@ func (fsys *FS) takeUpper(o Options, p *plan) (err error) {
 	if err = refuseIncompatible(fsys.work, p.work, fsys.marks); err != nil {
 		return err
 	}
+	if err = fsys.refuseMetacopies(p.upper); err != nil {
+		return err
+	}
 	s, err := openStaging(fsys.work)
 	if err != nil {
 		return layersError("work %q cannot be written to: %w; make it writable, or serve read-only", p.work, hostError(err))

@@ -245,7 +245,15 @@ func (k *kernel) copyAttrs(from, to string, keep copyMode) error {
 	return k.in(to, func(dir *at.RWDir, name string) error {
 		perm := st.Mode & 0o7777
 		if keep&keepOwner == 0 {
+			// A directory keeps what it has from the one it was made in.
+			var made at.Stat
+			if err := dir.Stat(name, &made); err != nil {
+				return err
+			}
 			perm &^= syscall.S_ISUID | syscall.S_ISGID
+			if made.IsDir() {
+				perm |= made.Mode & syscall.S_ISGID
+			}
 		} else if err := dir.Chown(name, int(st.UID), int(st.GID)); err != nil {
 			return err
 		}
