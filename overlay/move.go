@@ -22,29 +22,9 @@ func (fsys *FS) Move(src, dst string, overwrite bool) error {
 }
 
 func (fsys *FS) move(src, dst string, overwrite bool) error {
-	full := false
-	exclusive := false
-	for range maxRaces {
-		path, err := fsys.tryMove(src, dst, overwrite, full, exclusive)
-		switch err {
-		default:
-			return err
-		case errIsTree:
-			exclusive = true
-			continue
-		case errInTheWay:
-			full, exclusive = true, true
-			continue
-		case errNotUp:
-			err = fsys.copyUp(path, false, wholeContent)
-		case errNotWhole:
-			err = fsys.flatten(path)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return errRaced
+	return fsys.untilRenamed(func(exclusive, full bool) (string, error) {
+		return fsys.tryMove(src, dst, overwrite, full, exclusive)
+	})
 }
 
 // errInTheWay: what is at the destination must go by way of a placeholder.

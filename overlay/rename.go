@@ -34,14 +34,27 @@ var (
 )
 
 func (fsys *FS) rename(oldname, newname string, replace bool) error {
-	exclusive := false
+	return fsys.untilRenamed(func(exclusive, _ bool) (string, error) {
+		return fsys.tryRename(oldname, newname, replace, exclusive, false)
+	})
+}
+
+// untilRenamed tries until it is done, and does in between what an attempt says
+// must be done first to the merged path that it returns.
+func (fsys *FS) untilRenamed(try func(exclusive, full bool) (path string, err error)) error {
+	exclusive, full := false, false
 	for range maxRaces {
-		path, err := fsys.tryRename(oldname, newname, replace, exclusive, false)
+		path, err := try(exclusive, full)
 		switch err {
 		default:
 			return err
+		case errRaced:
+			continue
 		case errIsTree:
 			exclusive = true
+			continue
+		case errInTheWay:
+			full, exclusive = true, true
 			continue
 		case errNotUp:
 			err = fsys.copyUp(path, false, wholeContent)
