@@ -28,6 +28,7 @@ type Config struct {
 	Anonymous      bool          `yaml:"anonymous"`       // serve everybody who can reach Listen
 	StopTimeout    time.Duration `yaml:"stop_timeout"`    // how long running requests may take to end
 	Log            LogConfig     `yaml:"log"`
+	Limits         LimitsConfig  `yaml:"limits"`
 	Shares         []ShareConfig `yaml:"shares"`
 }
 
@@ -67,6 +68,7 @@ func defaultConfig() Config {
 		Listen:      "127.0.0.1:8080",
 		StopTimeout: 30 * time.Second,
 		Log:         LogConfig{Level: "info", Format: "auto"},
+		Limits:      defaultLimits(),
 		Shares:      []ShareConfig{defaultShare()},
 	}
 }
@@ -153,6 +155,7 @@ func (c *Config) check(o origins) error {
 	if c.StopTimeout <= 0 {
 		report("stop_timeout", "%v is no time to finish anything in; the default is 30s", c.StopTimeout)
 	}
+	c.Limits.check("limits.", report)
 	if n := len(c.Shares); n != 1 {
 		report("shares", "%d shares, and this version serves exactly one; run one overdav for each", n)
 	}

@@ -185,6 +185,12 @@ func setScalar(v reflect.Value, text string) error {
 			return fmt.Errorf("%q is not a number; write it as in 1000", text)
 		}
 		v.SetInt(int64(n))
+	case byteSize:
+		n, err := parseByteSize(text)
+		if err != nil {
+			return err
+		}
+		v.SetInt(int64(n))
 	case time.Duration:
 		d, err := time.ParseDuration(text)
 		if err != nil {

@@ -38,7 +38,11 @@ func newHandler(fsys *overlay.FS, c Config, locks *davfs.Locks, log zerolog.Logg
 	if o.Site, err = c.site(); err != nil {
 		return nil, err
 	}
-	return davfs.NewHandler(davfs.NewFileSystem(fsys), o)
+	h, err := davfs.NewHandler(davfs.NewFileSystem(fsys), o)
+	if err != nil {
+		return nil, err
+	}
+	return newGate(c.Limits).handler(h), nil
 }
 
 // openLocks returns the clients' locks, which outlive the server: they are kept

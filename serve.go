@@ -29,6 +29,7 @@ func serve(e env, args []string) error {
 		return err
 	}
 	log := newLog(c.Log, e.stderr)
+	c.Limits.allowThreads(len(c.Shares))
 	l, err := newLayers(c.Shares[0], stateHome(e.getenv, os.Geteuid()))
 	if err != nil {
 		return err
