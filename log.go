@@ -19,6 +19,7 @@ const (
 	keyAddr    = "addr"    // where the server listens
 	keyBytes   = "bytes"   // of the response's body, or copied up
 	keyDur     = "dur"     // milliseconds
+	keyKey     = "key"     // of the configuration
 	keyMethod  = "method"  // of the request
 	keyPath    = "path"    // as clients name it; never a directory of the host
 	keyRemote  = "remote"  // the client's address
