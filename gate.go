@@ -50,27 +50,25 @@ func (g *gate) enter(ctx context.Context) error {
 
 func (g *gate) leave() { <-g.places }
 
-// handler lets requests through to next.
-func (g *gate) handler(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := g.enter(r.Context()); err != nil {
-			w.Header().Set("Retry-After", strconv.Itoa(max(1, int(g.wait/time.Second))))
-			http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
-			return
-		}
-		x := exchangeOf(r.Context())
-		if x == nil { // its reads and writes do not tell when they wait
-			defer g.leave()
-			next.ServeHTTP(w, r)
-			return
-		}
-		x.take(g)
-		defer x.give()
+// serve lets a request through to next.
+func (g *gate) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	if err := g.enter(r.Context()); err != nil {
+		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(g.wait/time.Second))))
+		http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
+		return
+	}
+	x := exchangeOf(r.Context())
+	if x == nil { // its reads and writes do not tell when they wait
+		defer g.leave()
 		next.ServeHTTP(w, r)
-		if x.torn {
-			panic(http.ErrAbortHandler)
-		}
-	})
+		return
+	}
+	x.take(g)
+	defer x.give()
+	next.ServeHTTP(w, r)
+	if x.torn {
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // A place is that of a request at a gate. It is free while the request waits

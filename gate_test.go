@@ -13,6 +13,12 @@ import (
 	"time"
 )
 
+// behind is next behind a gate.
+func behind(c LimitsConfig, next http.Handler) http.Handler {
+	g := newGate(c)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.serve(w, r, next) })
+}
+
 // hanging is a handler that hangs in a disk until it is let go.
 type hanging struct{ entered, release chan bool }
 
@@ -30,7 +36,7 @@ func TestLimitOfOperations(t *testing.T) {
 		c := defaultLimits()
 		c.Operations = 2
 		disk := newHanging()
-		hung := newGate(c).handler(disk)
+		hung := behind(c, disk)
 		ask := func(h http.Handler) *httptest.ResponseRecorder {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
@@ -49,7 +55,7 @@ func TestLimitOfOperations(t *testing.T) {
 			t.Errorf("it waited %v, want %v", got, c.OperationWait)
 		}
 		began = time.Now()
-		other := newGate(c).handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		other := behind(c, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		if w := ask(other); w.Code != http.StatusOK || time.Since(began) != 0 {
 			t.Errorf("another share: status %d after %v", w.Code, time.Since(began))
 		}
@@ -75,7 +81,7 @@ func TestSlowClientsHoldNoPlace(t *testing.T) {
 		c.Limits.Operations = 1
 		got := make(chan string, 1)
 		disk := newHanging()
-		ln := servePipes(t, c, newGate(c.Limits).handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ln := servePipes(t, c, behind(c.Limits, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch r.URL.Path {
 			case "/upload":
 				body, err := io.ReadAll(r.Body)

@@ -1,12 +1,7 @@
 package main
 
 import (
-	"errors"
-	"fmt"
-	"math"
 	"runtime/debug"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -14,7 +9,7 @@ import (
 // is no bound on how long a request takes: a slow upload of a large file is fine
 // as long as it moves (StallTimeout).
 type LimitsConfig struct {
-	HeaderBytes   byteSize      `yaml:"header_bytes"`   // of a request, its first line included
+	HeaderBytes   ByteSize      `yaml:"header_bytes"`   // of a request, its first line included
 	HeaderTimeout time.Duration `yaml:"header_timeout"` // until a request's header has come
 	IdleTimeout   time.Duration `yaml:"idle_timeout"`   // of a connection between requests; clients want 60 s at least
 	StallTimeout  time.Duration `yaml:"stall_timeout"`  // one read or write of a body
@@ -76,51 +71,4 @@ func (l *LimitsConfig) maxHeaderBytes() int { return int(l.HeaderBytes) - 4096 }
 func (l *LimitsConfig) allowThreads(shares int) {
 	const others = 1000
 	debug.SetMaxThreads(max(10_000, l.Connections+shares*l.Operations+others))
-}
-
-// A byteSize is a number of bytes as people write it: 64KiB, 10GiB, 500000.
-type byteSize int64
-
-// byteUnits are from the largest to the smallest.
-var byteUnits = []struct {
-	name string
-	size byteSize
-}{
-	{"TiB", 1 << 40},
-	{"GiB", 1 << 30},
-	{"MiB", 1 << 20},
-	{"KiB", 1 << 10},
-	{"TB", 1e12},
-	{"GB", 1e9},
-	{"MB", 1e6},
-	{"kB", 1e3},
-	{"KB", 1e3},
-	{"B", 1},
-}
-
-// String writes it with the largest unit that divides it.
-func (b byteSize) String() string {
-	for _, u := range byteUnits[:4] {
-		if b != 0 && b%u.size == 0 {
-			return strconv.FormatInt(int64(b/u.size), 10) + u.name
-		}
-	}
-	return strconv.FormatInt(int64(b), 10)
-}
-
-var errByteSize = errors.New("is not a size; write it as in 10GiB or 500MB")
-
-func parseByteSize(text string) (byteSize, error) {
-	number, unit := strings.TrimSpace(text), byteSize(1)
-	for _, u := range byteUnits {
-		if rest, ok := strings.CutSuffix(number, u.name); ok {
-			number, unit = strings.TrimSpace(rest), u.size
-			break
-		}
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 0 || n > math.MaxInt64/int64(unit) {
-		return 0, fmt.Errorf("%q %w", text, errByteSize)
-	}
-	return byteSize(n) * unit, nil
 }

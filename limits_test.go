@@ -287,22 +287,3 @@ func TestLimitedConnectionsKeepReadFrom(t *testing.T) {
 		t.Errorf("%T has no ReadFrom", conn)
 	}
 }
-
-func TestByteSizes(t *testing.T) {
-	for text, want := range map[string]byteSize{
-		"0": 0, "500000": 500000, "64KiB": 64 << 10, "10 GiB": 10 << 30, "1TiB": 1 << 40, "5MB": 5e6, "1kB": 1000, "7B": 7,
-	} {
-		got, err := parseByteSize(text)
-		if err != nil || got != want {
-			t.Errorf("%q: got %d, %v, want %d", text, got, err, want)
-		}
-		if again, err := parseByteSize(got.String()); err != nil || again != got {
-			t.Errorf("%q is written as %v, which is %d, %v", text, got, again, err)
-		}
-	}
-	for _, text := range []string{"", "GiB", "-1", "1.5GiB", "10 gigabytes", "9000000TiB", "1GiB1"} {
-		if got, err := parseByteSize(text); err == nil {
-			t.Errorf("%q is taken for %d", text, got)
-		}
-	}
-}

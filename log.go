@@ -23,6 +23,7 @@ const (
 	keyBytes   = "bytes"   // of the response's body, or copied up
 	keyDur     = "dur"     // milliseconds
 	keyID      = "id"      // of the request, since the start
+	keyKey     = "key"     // of the configuration
 	keyMethod  = "method"  // of the request
 	keyPath    = "path"    // as clients name it; never a directory of the host
 	keyRemote  = "remote"  // the client's address
