@@ -49,6 +49,8 @@
 // In this order; a lock further right is taken later:
 //
 //	FS.copying, the name being copied up
+//	    FS.filling, the inode whose content is being brought
+//	FS.copying, as above
 //	    FS.treeMu
 //	        FS.names, the lesser path first
 //	            FS.tags.mu
