@@ -20,13 +20,16 @@ const DefaultKeep = 5 * time.Minute
 
 // Options say who may come in.
 type Options struct {
-	Users   *Users
-	Tokens  *Tokens // nil: there are none
-	Proxies Proxies
+	Users  *Users
+	Tokens *Tokens // nil: there are none
 
 	// UserHeader is the header in which a trusted proxy says who makes a request,
 	// in canonical form; "" is none. Who it names need not be in Users.
 	UserHeader string
+
+	// Client tells the address of who makes a request, the zero Addr if nobody
+	// knows, and whether it comes from a trusted proxy.
+	Client func(*http.Request) (addr netip.Addr, proxied bool)
 }
 
 // An Authenticator finds out who makes a request.
@@ -100,7 +103,7 @@ func refuse(reason Reason, name string) *Refusal {
 func (a *Authenticator) Authenticate(r *http.Request) (Identity, error) {
 	o := a.options.Load()
 	if o.UserHeader != "" {
-		if !o.Proxies.Trusts(r.RemoteAddr) {
+		if _, proxied := o.Client(r); !proxied {
 			delete(r.Header, o.UserHeader)
 		} else if values := r.Header[o.UserHeader]; len(values) > 0 {
 			return o.fromProxy(r, values)
@@ -180,7 +183,7 @@ func (a *Authenticator) fromPassword(r *http.Request, o *Options, c credentials)
 	if known && a.cache.has(key, user.Password.text) {
 		return user.identity(), nil
 	}
-	addr := o.Proxies.Client(r)
+	addr, _ := o.Client(r)
 	right, err := a.flight.do(r.Context(), key, func() (bool, error) { return a.verify(r.Context(), o, c, key, addr) })
 	var slowed *slowedError
 	switch {

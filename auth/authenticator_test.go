@@ -44,6 +44,12 @@ func login(addr, name, password string) *http.Request {
 	return request(addr, "Authorization", basic(name, password))
 }
 
+// peer takes 127.0.0.1 and those on Unix sockets for proxies.
+func peer(r *http.Request) (netip.Addr, bool) {
+	addr, err := netip.ParseAddrPort(r.RemoteAddr)
+	return addr.Addr(), err != nil || addr.Addr().IsLoopback()
+}
+
 const here = "192.0.2.1:4711"
 
 // said is the result of Authenticate in a word.
@@ -71,7 +77,7 @@ func TestWhoComesIn(t *testing.T) {
 			User{Name: "out", Password: quick(t, "p"), Disabled: true},
 			User{Name: "none"},
 			User{Name: "long", Password: quick(t, strings.Repeat("x", 72))}),
-		Tokens: tokens, Proxies: Proxies{netip.MustParsePrefix("127.0.0.1/32")}, UserHeader: "X-Remote-User",
+		Tokens: tokens, Client: peer, UserHeader: "X-Remote-User",
 	}
 	noHeader := o
 	noHeader.UserHeader = ""
@@ -161,7 +167,7 @@ func TestWhoComesIn(t *testing.T) {
 }
 
 func newTestAuthenticator(t testing.TB) *Authenticator {
-	return NewAuthenticator(Options{Users: mustUsers(t, User{Name: "alice", Password: quick(t, "right")}, User{Name: "bob", Password: quick(t, "bob's")})}, DefaultKeep)
+	return NewAuthenticator(Options{Users: mustUsers(t, User{Name: "alice", Password: quick(t, "right")}, User{Name: "bob", Password: quick(t, "bob's")}), Client: peer}, DefaultKeep)
 }
 
 func try(t testing.TB, a *Authenticator, addr, name, password string) string {
@@ -199,7 +205,7 @@ func TestWhatIsRememberedDependsOnTheConfiguration(t *testing.T) {
 	a := newTestAuthenticator(t)
 	right := quick(t, "right")
 	try(t, a, here, "alice", "right")
-	set := func(users ...User) { a.Set(Options{Users: mustUsers(t, users...)}) }
+	set := func(users ...User) { a.Set(Options{Users: mustUsers(t, users...), Client: peer}) }
 
 	set(User{Name: "alice", Password: a.options.Load().Users.byName["alice"].Password, Groups: []string{"new"}})
 	before := a.Hashed()
@@ -420,7 +426,7 @@ func TestCacheIsBounded(t *testing.T) {
 func TestTokensThatCannotBeReadAreNobodysFault(t *testing.T) {
 	tokens := newTokens(t)
 	secret, _ := mustCreate(t, tokens, Token{User: "alice", Label: "x"})
-	a := NewAuthenticator(Options{Users: mustUsers(t, User{Name: "alice", Password: quick(t, "right")}), Tokens: tokens}, DefaultKeep)
+	a := NewAuthenticator(Options{Users: mustUsers(t, User{Name: "alice", Password: quick(t, "right")}), Tokens: tokens, Client: peer}, DefaultKeep)
 	if err := os.WriteFile(tokens.file, []byte("damaged"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -469,7 +475,7 @@ func BenchmarkRemembered(b *testing.B) {
 	for i := range 1000 {
 		list = append(list, User{Name: fmt.Sprintf("user%d", i), Password: h})
 	}
-	a := NewAuthenticator(Options{Users: mustUsers(b, list...)}, DefaultKeep)
+	a := NewAuthenticator(Options{Users: mustUsers(b, list...), Client: peer}, DefaultKeep)
 	var requests []*http.Request
 	for i := range list {
 		r := login(here, list[i].Name, "password").WithContext(b.Context())
@@ -499,7 +505,7 @@ func BenchmarkRefused(b *testing.B) {
 	}
 	for _, name := range []string{"known", "unknown", "disabled", "nopassword"} {
 		b.Run(name, func(b *testing.B) {
-			a := NewAuthenticator(Options{Users: mustUsers(b, User{Name: "known", Password: h}, User{Name: "disabled", Password: h, Disabled: true}, User{Name: "nopassword"})}, DefaultKeep)
+			a := NewAuthenticator(Options{Users: mustUsers(b, User{Name: "known", Password: h}, User{Name: "disabled", Password: h, Disabled: true}, User{Name: "nopassword"}), Client: peer}, DefaultKeep)
 			addr := netip.MustParseAddr("10.0.0.0").As4()
 			r := login(here, name, "wrong").WithContext(b.Context())
 			for i := range b.N {

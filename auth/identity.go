@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// AnonymousName is the name of who gave none. No user can have it.
-const AnonymousName = "anonymous"
+// Anonymous is the name of who gave none. No user can have it.
+const Anonymous = "anonymous"
 
 // An Identity is who makes a request.
 type Identity struct {
-	Name   string // as FoldName makes it, or AnonymousName
+	Name   string // as FoldName makes it, or Anonymous
 	Groups []string
 
 	// Scope is what a token leaves of the user's rights. Nil means all: the
@@ -19,11 +19,11 @@ type Identity struct {
 	Scope *Scope
 }
 
-// Anonymous is who gave no name.
-var Anonymous = Identity{Name: AnonymousName}
+// Nobody is who gave no name.
+var Nobody = Identity{Name: Anonymous}
 
 // IsAnonymous says whether nobody said who makes the request.
-func (id Identity) IsAnonymous() bool { return id.Name == AnonymousName }
+func (id Identity) IsAnonymous() bool { return id.Name == Anonymous }
 
 func (id Identity) inGroup(group string) bool { return slices.Contains(id.Groups, group) }
 
@@ -34,13 +34,13 @@ func With(ctx context.Context, id Identity) context.Context {
 	return context.WithValue(ctx, identityKey{}, &id)
 }
 
-// From returns who makes the request that ctx belongs to; Anonymous if nobody
+// From returns who makes the request that ctx belongs to; Nobody if nobody
 // has found out.
 func From(ctx context.Context) Identity {
 	if id, ok := ctx.Value(identityKey{}).(*Identity); ok {
 		return *id
 	}
-	return Anonymous
+	return Nobody
 }
 
 // maxName is the longest name of a user or group.
@@ -62,5 +62,5 @@ func FoldName(name string) (string, bool) {
 		}
 	}
 	name = strings.ToLower(name)
-	return name, name != "." && name != ".." && name != AnonymousName
+	return name, name != "." && name != ".." && name != Anonymous
 }

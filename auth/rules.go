@@ -78,7 +78,7 @@ func compileRule(rule Rule) (compiledRule, error) {
 
 // ParseSubject reads a name in the users of a rule.
 func ParseSubject(text string) (string, error) {
-	if text == "*" || text == AnonymousName {
+	if text == "*" || text == Anonymous {
 		return text, nil
 	}
 	name, ok := FoldName(text)
@@ -101,7 +101,7 @@ func (r *Rules) NameAnonymous() bool {
 		return false
 	}
 	for i := range r.rules {
-		if r.rules[i].users[AnonymousName] {
+		if r.rules[i].users[Anonymous] {
 			return true
 		}
 	}

@@ -53,8 +53,8 @@ func TestTheFirstRuleThatSpeaksOfUserAndNameDecides(t *testing.T) {
 		{bob, "b/a", 0},
 		{Identity{Name: "eve", Groups: []string{"staff"}}, "a", 0},
 		{Identity{Name: "eve"}, "docs/open", 0},
-		{Anonymous, "open/x", RightsRead},
-		{Anonymous, "docs/open", 0},
+		{Nobody, "open/x", RightsRead},
+		{Nobody, "docs/open", 0},
 		{alice, "open/x", 0},
 	}
 	for _, test := range tests {
@@ -69,7 +69,7 @@ func TestTheFirstRuleThatSpeaksOfUserAndNameDecides(t *testing.T) {
 
 func TestWithoutRulesEverybodyMayDoEverything(t *testing.T) {
 	var none *Rules
-	v := none.For(Anonymous, "/")
+	v := none.For(Nobody, "/")
 	if got := v.Rights("a/b"); got != RightsAll || !v.Uniform(".") || none.NameAnonymous() {
 		t.Errorf("got %v, uniform %t", got, v.Uniform("."))
 	}
