@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"slices"
 	"strings"
 )
 
@@ -24,8 +23,6 @@ var Nobody = Identity{Name: Anonymous}
 
 // IsAnonymous says whether nobody said who makes the request.
 func (id Identity) IsAnonymous() bool { return id.Name == Anonymous }
-
-func (id Identity) inGroup(group string) bool { return slices.Contains(id.Groups, group) }
 
 type identityKey struct{}
 
