@@ -279,7 +279,7 @@ func TestListenIsLoopbackUnlessAnonymous(t *testing.T) {
 var fileOnly = []string{
 	"log", "shares", "path", "public_url", "trusted_proxies",
 	"symlinks", "names", "junk", "propfind_infinity", "locks", "timeout", "per_user", "total",
-	"limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
+	"audit", "limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
 	"operations", "operation_wait",
 }
 
