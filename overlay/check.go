@@ -247,7 +247,9 @@ func (c *checker) metacopy(path string, value []byte, st *at.Stat) {
 	defer d.close()
 	content, err := c.fsys.openContent(d, name, st)
 	if err != nil {
-		c.unreadable(path, err)
+		if !errors.Is(err, ErrCorruptMark) { // which is reported for itself
+			c.unreadable(path, err)
+		}
 		return
 	}
 	_ = content.Close() // only read
