@@ -19,7 +19,7 @@ func newHandler(fsys *overlay.FS, c Config, locks *davfs.Locks, log zerolog.Logg
 	share := c.Shares[0]
 	o := share.davOptions()
 	o.Locks = locks
-	o.Listing = web.Listing(fsys, web.Options{HideSymlinks: o.HideSymlinks})
+	o.Listing = web.Listing
 	o.Log = func(r *http.Request, status int, err error) {
 		e := log.Debug() // the client's fault: the access line has the status
 		if status >= http.StatusInternalServerError {
