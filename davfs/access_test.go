@@ -49,8 +49,6 @@ type doubtful struct{ rules }
 
 func (doubtful) Uniform(string) bool { return false }
 
-func (rs rules) options(o *Options) { o.Access = func(*http.Request) Access { return rs } }
-
 // matrixFiles is the tree of the matrix: the same in four places.
 var matrixFiles = map[string]string{
 	"own/f": "1", "own/d/m": "2", "own/e/": "",

@@ -79,7 +79,7 @@ func (h *Handler) allowAt(r *http.Request) string {
 	if err != nil {
 		return h.allow(rq, false)
 	}
-	p, ok := p.below(h.share)
+	p, ok := h.inShare(p)
 	if !ok {
 		return h.allow(rq, false)
 	}
