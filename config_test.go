@@ -302,7 +302,7 @@ func TestSettings(t *testing.T) {
 }
 
 func TestShareOptionsTellTheEngineEverything(t *testing.T) {
-	share := ShareConfig{Lower: []string{"/l"}, Upper: "/u", Work: "/w", Xattr: "user", RedirectDir: "off", Durability: "ordered", ReadOnly: true, NoGuard: true}
+	share := ShareConfig{Lower: []string{"/l"}, Upper: "/u", Work: "/w", Xattr: "user", RedirectDir: "off", Metacopy: "on", Durability: "ordered", ReadOnly: true, NoGuard: true}
 	got := reflect.ValueOf(share.engineOptions())
 	for i := range got.NumField() {
 		switch name := got.Type().Field(i).Name; name {
@@ -334,7 +334,7 @@ func TestShareOptionsTellTheProtocolEverything(t *testing.T) {
 		got := reflect.ValueOf(options)
 		for i := range got.NumField() {
 			switch name := got.Type().Field(i).Name; name {
-			case "Site", "Others", "Locks", "User", "Listing", "State", "Log", "MaxUpload", "Reserve": // newHandler's
+			case "Site", "Others", "Locks", "User", "Access", "Challenge", "Listing", "State", "Log", "MaxUpload", "Reserve": // newHandler's
 			default:
 				if got.Field(i).IsZero() {
 					t.Errorf("%T.%s is zero though the share says otherwise", options, name)

@@ -83,7 +83,7 @@ var statuses = []struct {
 	{"", syscall.EMLINK, http.StatusInsufficientStorage},
 	{"", syscall.EFBIG, http.StatusRequestEntityTooLarge}, // RFC 9110, section 15.5.14
 	{"", errUploadTooLarge, http.StatusRequestEntityTooLarge},
-	{"", syscall.EMFILE, http.StatusServiceUnavailable},   // RFC 9110, section 15.6.4
+	{"", syscall.EMFILE, http.StatusServiceUnavailable}, // RFC 9110, section 15.6.4
 	{"", syscall.ENFILE, http.StatusServiceUnavailable},
 	{"", syscall.ENOMEM, http.StatusServiceUnavailable},
 	{"", syscall.EAGAIN, http.StatusServiceUnavailable},
