@@ -207,7 +207,7 @@ func (t *Tokens) Create(token Token) (secret string, made Token, err error) {
 			}
 		}
 		if own >= MaxTokens {
-			return nil, fmt.Errorf("%s has %d tokens; revoke one first", token.User, own)
+			return nil, badToken("%s has %d tokens; revoke one first", token.User, own)
 		}
 		token.ID = newTokenID()
 		for slices.ContainsFunc(list, func(s storedToken) bool { return s.ID == token.ID }) {
