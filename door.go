@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"overdav/auth"
+	"overdav/davfs"
 )
 
 // A door stands before the shares. It finds out who makes a request, turns away
@@ -182,6 +183,21 @@ func userOf(r *http.Request) string {
 	}
 	return ""
 }
+
+// accessOf is davfs.Options.Access.
+func accessOf(r *http.Request) davfs.Access {
+	if v := visitOf(r).view; v != nil {
+		return access{v}
+	}
+	return nil
+}
+
+// An access is an auth.View in davfs' words. The rights have the same bits
+// (TestRightsAreThoseOfDavfs).
+type access struct{ *auth.View }
+
+// Rights is davfs.Access's.
+func (a access) Rights(name string) davfs.Right { return davfs.Right(a.View.Rights(name)) }
 
 // refuse answers credentials that let nobody in.
 func (d *door) refuse(w http.ResponseWriter, r *http.Request, err error) {
