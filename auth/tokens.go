@@ -313,3 +313,6 @@ func lockFile(f *os.File) error {
 		}
 	}
 }
+
+// File is the name of the file.
+func (t *Tokens) File() string { return t.file }
