@@ -64,6 +64,7 @@ func newHandler(t *tree, share ShareConfig, c Config, others []string, log zerol
 	c.Limits.addTo(&o)
 	o.Others = others
 	o.Locks = t.locks
+	o.User, o.Access, o.Challenge = userOf, accessOf, mayIdentify
 	o.Listing = web.Listing
 	o.Log = func(r *http.Request, status int, err error) {
 		e := log.Debug() // the client's fault: the access line has the status
