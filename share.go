@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/rs/zerolog"
 )
@@ -16,6 +17,9 @@ type share struct {
 	log    zerolog.Logger
 	gate   *gate // what uses the layers' disks goes through it
 	tree   *tree // nil until open
+
+	metrics *metrics      // nil: nothing is counted
+	errors  atomic.Uint64 // requests that failed by our fault
 }
 
 // ServeHTTP answers a request for a path of the share.
@@ -24,7 +28,7 @@ func (s *share) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *share) open() (err error) {
-	s.tree, err = openTree(s.layers, s.config, s.others, s.log)
+	s.tree, err = openTree(s.layers, s)
 	return s.named(err)
 }
 
@@ -91,4 +95,17 @@ func (all shares) close() (err error) {
 		err = errors.Join(err, s.close())
 	}
 	return err
+}
+
+// countLocks is how many locks clients have.
+func (s *share) countLocks() int { return s.tree.locks.Count() }
+
+// space is the size of the file system that upper is on and what is left of it;
+// zeros when nobody can say.
+func (s *share) space() (total, available float64) {
+	space, err := s.tree.fsys.Space()
+	if err != nil {
+		return 0, 0
+	}
+	return float64(space.Total), float64(space.Available)
 }
