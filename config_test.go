@@ -273,6 +273,7 @@ func TestListenIsLoopbackUnlessAnonymous(t *testing.T) {
 // command line, how a site is set up in its file.
 var fileOnly = []string{
 	"log", "shares", "path", "public_url", "trusted_proxies",
+	"socket_mode", "tls", "cert", "key", "client_ca", "hsts",
 	"symlinks", "names", "junk", "propfind_infinity", "locks", "timeout", "per_user", "total",
 }
 

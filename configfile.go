@@ -45,6 +45,7 @@ func loadFile(name string, c *Config, o origins) (mistakes []error, err error) {
 	}
 	f := &configFile{name: name, origins: o}
 	f.parse(data, c)
+	c.TLS.absolute(dir)
 	for i := range c.Shares {
 		c.Shares[i].absolute(dir)
 	}

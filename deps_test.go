@@ -33,6 +33,7 @@ davfs                   overlay golang.org/x/net/webdav go.etcd.io/bbolt
 web                     overlay overlay/changes davfs
 auth
 main                    overlay overlay/changes davfs web auth github.com/rs/zerolog github.com/goccy/go-yaml
+                        github.com/coreos/go-systemd/v22
 integration_test
 integration_test/judges
 

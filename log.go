@@ -16,14 +16,16 @@ import (
 
 // The keys of the log: its whole vocabulary.
 const (
-	keyAddr    = "addr"    // where the server listens
-	keyBytes   = "bytes"   // of the response's body, or copied up
-	keyDur     = "dur"     // milliseconds
-	keyMethod  = "method"  // of the request
-	keyPath    = "path"    // as clients name it; never a directory of the host
-	keyRemote  = "remote"  // the client's address
-	keyStatus  = "status"  // of the response
-	keyTimeout = "timeout" // milliseconds
+	keyAddr     = "addr"      // where the server listens
+	keyBytes    = "bytes"     // of the response's body, or copied up
+	keyDur      = "dur"       // milliseconds
+	keyMethod   = "method"    // of the request
+	keyNames    = "names"     // that a certificate is for
+	keyNotAfter = "not_after" // the last second of a certificate
+	keyPath     = "path"      // as clients name it; never a directory of the host
+	keyRemote   = "remote"    // the client's address
+	keyStatus   = "status"    // of the response
+	keyTimeout  = "timeout"   // milliseconds
 )
 
 // newLog returns the program's log. It is written to by main only: the engine
