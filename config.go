@@ -30,6 +30,8 @@ type Config struct {
 	Anonymous      bool          `yaml:"anonymous"`       // serve everybody who can reach Listen
 	StopTimeout    time.Duration `yaml:"stop_timeout"`    // how long running requests may take to end
 	Log            LogConfig     `yaml:"log"`
+	Audit          string        `yaml:"audit" reload:"yes"` // a file; "" is none
+	Limits         LimitsConfig  `yaml:"limits"`
 	Shares         []ShareConfig `yaml:"shares"`
 }
 
@@ -47,6 +49,7 @@ type ShareConfig struct {
 	Work             string     `yaml:"work"`  // "" is beside upper
 	Xattr            string     `yaml:"xattr" oneof:"auto trusted user"`
 	RedirectDir      string     `yaml:"redirect_dir" oneof:"on off"`
+	Metacopy         string     `yaml:"metacopy" oneof:"on off"`
 	Durability       string     `yaml:"durability" oneof:"full ordered none"`
 	ReadOnly         bool       `yaml:"read_only"`
 	NoGuard          bool       `yaml:"no_guard"`
@@ -70,13 +73,14 @@ func defaultConfig() Config {
 		TLS:         defaultTLS(),
 		StopTimeout: 30 * time.Second,
 		Log:         LogConfig{Level: "info", Format: "auto"},
+		Limits:      defaultLimits(),
 		Shares:      []ShareConfig{defaultShare()},
 	}
 }
 
 func defaultShare() ShareConfig {
 	return ShareConfig{
-		Path: "/", Xattr: "auto", RedirectDir: "on", Durability: "full",
+		Path: "/", Xattr: "auto", RedirectDir: "on", Metacopy: "off", Durability: "full",
 		Symlinks: "within", Names: "utf8", Junk: "store",
 		Locks: LockConfig{Timeout: time.Hour, PerUser: 1000, Total: 10_000},
 	}
@@ -158,12 +162,14 @@ func (c *Config) check(o origins) error {
 	if c.StopTimeout <= 0 {
 		report("stop_timeout", "%v is no time to finish anything in; the default is 30s", c.StopTimeout)
 	}
-	if n := len(c.Shares); n != 1 {
-		report("shares", "%d shares, and this version serves exactly one; run one overdav for each", n)
+	c.Limits.check("limits.", report)
+	if len(c.Shares) == 0 {
+		report("shares", "there is none; name a directory: overdav serve DIR")
 	}
 	for i, s := range c.Shares {
 		s.check(fmt.Sprintf("shares[%d].", i), report)
 	}
+	c.checkApart(report)
 	return errors.Join(errs...)
 }
 
@@ -182,10 +188,45 @@ func (s *ShareConfig) check(prefix string, report func(key, format string, args 
 	if s.Work != "" && s.Upper == "" {
 		report(prefix+"work", "a work directory without upper has no use; add upper or remove work")
 	}
+	switch {
+	case s.Metacopy != "on":
+	case s.Xattr == "user":
+		report(prefix+"metacopy", "the kernel reads no metacopy whose marks are in user.*; set xattr to trusted, which needs root, or metacopy to off")
+	case s.RedirectDir == "off":
+		report(prefix+"metacopy", "a renamed file finds its content by a redirect; set redirect_dir to on, or metacopy to off")
+	}
 	if s.PropfindInfinity < 0 {
 		report(prefix+"propfind_infinity", "%d is no number of resources; 0 refuses such requests", s.PropfindInfinity)
 	}
 	s.Locks.check(prefix+"locks.", report)
+}
+
+// checkApart refuses shares that would get into each other's way.
+func (c *Config) checkApart(report func(key, format string, args ...any)) {
+	for i, s := range c.Shares {
+		for j, other := range c.Shares[:i] {
+			key := fmt.Sprintf("shares[%d].", i)
+			if isPath(s.Path) && samePath(s.Path, other.Path) {
+				report(key+"path", "shares[%d] is at %s already; choose another", j, other.Path)
+			}
+			if s.Upper != "" && filepath.Clean(s.Upper) == filepath.Clean(other.Upper) {
+				report(key+"upper", "shares[%d] has the same; each share keeps its changes in an upper of its own", j)
+			}
+			if s.Work != "" && filepath.Clean(s.Work) == filepath.Clean(other.Work) {
+				report(key+"work", "shares[%d] has the same; each share needs a work directory of its own", j)
+			}
+			if s.Upper == "" && other.Upper == "" && !s.ReadOnly && !other.ReadOnly && slices.Equal(s.Lower, other.Lower) {
+				report(key+"upper", "shares[%d] has the same lowers and would keep its changes in the same place; name an upper for one of them", j)
+			}
+		}
+	}
+}
+
+// samePath says whether two paths of shares, which may be escaped differently,
+// are one.
+func samePath(a, b string) bool {
+	p, err := davfs.NewPrefixes(a, b)
+	return err == nil && p[0] == p[1]
 }
 
 func (l *LockConfig) check(prefix string, report func(key, format string, args ...any)) {
@@ -207,7 +248,7 @@ const ownPath = "/.overdav"
 // isPath says whether path, escaped as in an address, can be a share's. Who
 // parses the paths of requests says so.
 func isPath(path string) bool {
-	_, err := davfs.NewParents(davfs.Site{}, path)
+	_, err := davfs.NewPrefixes(path)
 	return err == nil && strings.HasPrefix(path, "/")
 }
 
@@ -298,18 +339,23 @@ func (c *Config) checkReach(addr net.Addr) error {
 		"listen on 127.0.0.1, or allow it with --anonymous", addr)
 }
 
-// absolute makes the relative names of the share begin at dir.
-func (s *ShareConfig) absolute(dir string) {
+// absolute makes the relative names of files and directories begin at dir.
+func (c *Config) absolute(dir string) {
+	c.TLS.absolute(dir)
 	abs := func(p *string) {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
-	for i := range s.Lower {
-		abs(&s.Lower[i])
+	abs(&c.Audit)
+	for i := range c.Shares {
+		s := &c.Shares[i]
+		for i := range s.Lower {
+			abs(&s.Lower[i])
+		}
+		abs(&s.Upper)
+		abs(&s.Work)
 	}
-	abs(&s.Upper)
-	abs(&s.Work)
 }
 
 // site says where clients find the server. The configuration has passed check.
@@ -366,6 +412,7 @@ func (s *ShareConfig) engineOptions() overlay.Options {
 			"auto": overlay.XattrAuto, "trusted": overlay.XattrTrusted, "user": overlay.XattrUser,
 		}[s.Xattr],
 		NoRedirect: s.RedirectDir == "off",
+		Metacopy:   s.Metacopy == "on",
 		ReadOnly:   s.ReadOnly,
 		Durability: map[string]overlay.Durability{
 			"full": overlay.DurabilityFull, "ordered": overlay.DurabilityOrdered, "none": overlay.DurabilityNone,

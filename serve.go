@@ -6,14 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
-
-	"github.com/rs/zerolog"
-
-	"overdav/overlay"
 )
 
 // serve serves until it is told to stop.
@@ -22,21 +17,31 @@ import (
 // would if they worked on the machine. The limit of open files needs no call;
 // package os raises it to the hard limit (since Go 1.19).
 func serve(e env, args []string) error {
-	c, err := configure("serve", args, e.getenv, e.stdout)
+	read := func(help io.Writer) (Config, error) { return configure("serve", args, e.getenv, help) }
+	c, err := read(e.stdout)
 	if err != nil {
 		return err
 	}
 	log := newLog(c.Log, e.stderr)
-	l, err := newLayers(c.Shares[0], stateHome(e.getenv, os.Geteuid()))
+	c.Limits.allowThreads(len(c.Shares))
+	all, err := newShares(c, stateHome(e.getenv, os.Geteuid()), log)
 	if err != nil {
 		return err
 	}
-	c.Shares[0] = l.ShareConfig
+
+	audit, err := newAudit(c, log)
+	if err != nil {
+		return err
+	}
+	defer audit.close()
 
 	// The first signal asks to finish; stopListening puts the default back, so
 	// that the second one ends the process.
 	ctx, stopListening := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stopListening()
+	reload := newReloads(c, func() (Config, error) { return read(io.Discard) }, log)
+	reload.add(audit.reload)
+	defer reload.start()()
 
 	// Listening comes first, so that an address in use leaves the disk alone.
 	lns, err := listen(c)
@@ -44,58 +49,40 @@ func serve(e env, args []string) error {
 		return err
 	}
 	defer closeAll(lns)
-	certs, err := tlsOf(c, log)
+	certs, err := newTLSFiles(c.TLS, log)
 	if err != nil {
 		return err
 	}
-	fsys, err := openLayers(l, engineEvents(log))
-	if err != nil {
+	reload.add(certs.reload)
+	if err := all.open(); err != nil {
 		return err
 	}
-	return errors.Join(serveTree(fsys, c, log, func(h http.Handler) error {
-		announce(e.stdout, c, lns, l)
+	h, err := newRouter(c, all)
+	if err == nil {
+		announce(e.stdout, c, lns, all)
 		if c.Anonymous {
 			log.Warn().Msg("everybody who can reach the address may read and write")
 		}
-		s := newServer(h, log, c)
-		s.http.TLSConfig = certs
-		return s.run(ctx, stopListening, lns...)
-	}), fsys.Close())
-}
-
-// serveTree calls run with what answers requests for fsys.
-func serveTree(fsys *overlay.FS, c Config, log zerolog.Logger, run func(http.Handler) error) error {
-	locks, err := openLocks(c.Shares[0], log)
-	if err != nil {
-		return err
+		srv := newServer(h, log, c)
+		srv.audit = audit
+		srv.http.TLSConfig = certs.config()
+		err = srv.run(ctx, stopListening, lns...)
 	}
-	h, err := newHandler(fsys, c, locks, log)
-	if err == nil {
-		err = run(h)
-	}
-	return errors.Join(err, locks.Close())
-}
-
-// openLayers opens the engine, and leaves no directory behind when that fails.
-func openLayers(l *layers, events overlay.Events) (*overlay.FS, error) {
-	err := l.prepare()
-	if err != nil {
-		l.undo()
-		return nil, err
-	}
-	o := l.engineOptions()
-	o.Events = events
-	fsys, err := overlay.Open(o)
-	if err != nil {
-		l.undo()
-		return nil, err
-	}
-	return fsys, nil
+	return errors.Join(err, all.close())
 }
 
 // announce tells the person who typed the command what is going on: the log
 // is for the operator and names no directory.
-func announce(w io.Writer, c Config, lns []net.Listener, l *layers) {
+func announce(w io.Writer, c Config, lns []net.Listener, all shares) {
+	for i, s := range all {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		announceShare(w, c, lns, s.layers)
+	}
+}
+
+func announceShare(w io.Writer, c Config, lns []net.Listener, l *layers) {
 	for _, ln := range lns {
 		fmt.Fprintf(w, "serving  %s\n", c.urlAt(ln.Addr(), l.Path))
 	}

@@ -116,8 +116,12 @@ func (c *TLSConfig) states() [3]fileState {
 	return [3]fileState{stateOf(c.Cert), stateOf(c.Key), stateOf(c.ClientCA)}
 }
 
-// newTLSFiles reads the files that c names.
+// newTLSFiles reads the files that c names. It returns nil, which is good for
+// plain HTTP, if there are none.
 func newTLSFiles(c TLSConfig, log zerolog.Logger) (*tlsFiles, error) {
+	if !c.on() {
+		return nil, nil
+	}
 	p, err := readTLSPair(c)
 	if err != nil {
 		return nil, err
@@ -127,20 +131,11 @@ func newTLSFiles(c TLSConfig, log zerolog.Logger) (*tlsFiles, error) {
 	return t, nil
 }
 
-// tlsOf is what http.Server needs to speak TLS, nil if c does not want it.
-func tlsOf(c Config, log zerolog.Logger) (*tls.Config, error) {
-	if !c.TLS.on() {
-		return nil, nil
-	}
-	t, err := newTLSFiles(c.TLS, log)
-	if err != nil {
-		return nil, err
-	}
-	return t.config(), nil
-}
-
-// config is for http.Server.
+// config is for http.Server, nil where no TLS is spoken.
 func (t *tlsFiles) config() *tls.Config {
+	if t == nil {
+		return nil
+	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -173,8 +168,11 @@ func (t *tlsFiles) refresh() {
 
 // reload is a reloader.
 func (t *tlsFiles) reload(c Config) (apply func(), err error) {
-	if !c.TLS.on() {
-		return nil, errors.New("tls: cannot be taken away while the program serves; restart it")
+	if c.TLS.on() != (t != nil) {
+		return nil, errors.New("tls: cannot be switched on or off while overdav serves; restart it")
+	}
+	if t == nil {
+		return nil, nil
 	}
 	p, err := readTLSPair(c.TLS)
 	if err != nil {

@@ -321,7 +321,7 @@ func TestTLSServerSpeaksHTTP2AndIsStrict(t *testing.T) {
 	a := newAuthority(t)
 	c := defaultConfig()
 	c.TLS = a.write(t.TempDir(), "server.example", time.Time{})
-	config, err := tlsOf(c, discardLog())
+	certs, err := newTLSFiles(c.TLS, discardLog())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +332,7 @@ func TestTLSServerSpeaksHTTP2AndIsStrict(t *testing.T) {
 	s := newServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, r.Proto) // the client reports what is missing
 	}), discardLog(), c)
-	s.http.TLSConfig = config
+	s.http.TLSConfig = certs.config()
 	stop := runServer(t, s, ln)
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		transport := &http.Transport{TLSClientConfig: a.client(), ForceAttemptHTTP2: proto == "HTTP/2.0"}
