@@ -29,6 +29,8 @@ type Config struct {
 	TrustedProxies []string      `yaml:"trusted_proxies"` // addresses, and ranges in CIDR notation
 	Anonymous      bool          `yaml:"anonymous"`       // serve everybody who can reach Listen
 	StopTimeout    time.Duration `yaml:"stop_timeout"`    // how long running requests may take to end
+	Users          []UserConfig  `yaml:"users" reload:"yes"`
+	Auth           AuthConfig    `yaml:"auth"`
 	Log            LogConfig     `yaml:"log"`
 	Audit          string        `yaml:"audit" reload:"yes"` // a file; "" is none
 	Limits         LimitsConfig  `yaml:"limits"`
@@ -58,6 +60,8 @@ type ShareConfig struct {
 	Junk             string     `yaml:"junk" oneof:"store drop refuse"`
 	PropfindInfinity int        `yaml:"propfind_infinity"` // resources in one answer; 0 refuses
 	Locks            LockConfig `yaml:"locks"`
+
+	Access []RuleConfig `yaml:"access" reload:"yes"` // nil: everybody who may come in may do everything
 }
 
 // LockConfig bounds what clients may lock.
@@ -72,6 +76,7 @@ func defaultConfig() Config {
 		Listen:      "127.0.0.1:8080",
 		TLS:         defaultTLS(),
 		StopTimeout: 30 * time.Second,
+		Auth:        defaultAuth(),
 		Log:         LogConfig{Level: "info", Format: "auto"},
 		Limits:      defaultLimits(),
 		Shares:      []ShareConfig{defaultShare()},
@@ -89,7 +94,7 @@ func defaultShare() ShareConfig {
 // laterKeys are in the plan of the configuration but not in this version.
 // Whoever writes one is told so instead of being asked for a typing error.
 var laterKeys = []string{
-	"users", "shares[].access", "shares[].quota",
+	"shares[].quota",
 }
 
 // A ConfigError is one mistake in what the operator said.
@@ -162,6 +167,8 @@ func (c *Config) check(o origins) error {
 	if c.StopTimeout <= 0 {
 		report("stop_timeout", "%v is no time to finish anything in; the default is 30s", c.StopTimeout)
 	}
+	c.checkUsers(report)
+	c.checkAuth(report)
 	c.Limits.check("limits.", report)
 	if len(c.Shares) == 0 {
 		report("shares", "there is none; name a directory: overdav serve DIR")
@@ -170,6 +177,7 @@ func (c *Config) check(o origins) error {
 		s.check(fmt.Sprintf("shares[%d].", i), report)
 	}
 	c.checkApart(report)
+	c.checkAccess(report)
 	return errors.Join(errs...)
 }
 
@@ -330,13 +338,25 @@ func (c *Config) checkListen() error {
 }
 
 // checkReach refuses an address that others can reach while nobody has to say
-// who they are.
+// who they are, or where what they say could be overheard.
 func (c *Config) checkReach(addr net.Addr) error {
-	if tcp, ok := addr.(*net.TCPAddr); !ok || tcp.IP.IsLoopback() || c.Anonymous {
+	if isLocal(addr) {
 		return nil
 	}
-	return fmt.Errorf("%q can be reached from other machines, and everybody there could write; "+
-		"listen on 127.0.0.1, or allow it with --anonymous", addr)
+	if !c.Anonymous && !c.authenticates() {
+		return fmt.Errorf("%q can be reached from other machines, and everybody there could write; "+
+			"listen on 127.0.0.1, name users, or allow it with --anonymous", addr)
+	}
+	if c.plaintext() && !c.Auth.AllowPlaintext {
+		return errors.New("passwords would cross the network for everybody to read; add tls, name a proxy that has TLS in trusted_proxies, or say auth.allow_plaintext_auth: true")
+	}
+	return nil
+}
+
+// isLocal says whether no other machine can reach the address.
+func isLocal(addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return !ok || tcp.IP.IsLoopback()
 }
 
 // absolute makes the relative names of files and directories begin at dir.
@@ -348,6 +368,10 @@ func (c *Config) absolute(dir string) {
 		}
 	}
 	abs(&c.Audit)
+	abs(&c.Auth.Tokens)
+	for i := range c.Users {
+		abs(&c.Users[i].HTPasswd)
+	}
 	for i := range c.Shares {
 		s := &c.Shares[i]
 		for i := range s.Lower {
