@@ -174,10 +174,6 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 			want: []string{"FILE:1:1: socket_mode: only a unix: socket has modes; remove it, or listen on unix:PATH"},
 		},
 		{
-			name: "users over TLS", file: "listen: 0.0.0.0:80\ntls: {cert: a.pem, key: a.key}\nusers: [{name: alice}]\nshares: [{lower: [/srv]}]\n",
-			want: nil,
-		},
-		{
 			name: "open to everybody", file: "listen: 0.0.0.0:8080\nshares: [{lower: [/srv]}]\n",
 			want: []string{`FILE:1:1: listen: "0.0.0.0:8080" can be reached from other machines, and everybody there could write; listen on 127.0.0.1, name users, or allow it with --anonymous`},
 		},

@@ -131,6 +131,12 @@ func newTLSFiles(c TLSConfig, log zerolog.Logger) (*tlsFiles, error) {
 	return t, nil
 }
 
+// checkTLS reads the certificates.
+func checkTLS(_ env, c Config) error {
+	_, err := newTLSFiles(c.TLS, zerolog.Nop())
+	return err
+}
+
 // config is for http.Server, nil where no TLS is spoken.
 func (t *tlsFiles) config() *tls.Config {
 	if t == nil {
