@@ -278,7 +278,7 @@ func TestListenIsLoopbackUnlessAnonymous(t *testing.T) {
 // command line, how a site is set up in its file.
 var fileOnly = []string{
 	"log", "shares", "path", "public_url", "trusted_proxies",
-	"symlinks", "names", "junk", "propfind_infinity", "locks", "timeout", "per_user", "total",
+	"symlinks", "names", "junk", "idle", "max_open", "propfind_infinity", "locks", "timeout", "per_user", "total",
 	"limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
 	"operations", "operation_wait",
 }

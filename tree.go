@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"overdav/auth"
 	"overdav/davfs"
 	"overdav/overlay"
 	"overdav/web"
@@ -63,6 +64,7 @@ func newHandler(t *tree, share ShareConfig, c Config, others []string, log zerol
 	o := share.davOptions()
 	o.Others = others
 	o.Locks = t.locks
+	o.User = lockOwner
 	o.Listing = web.Listing(t.fsys, web.Options{HideSymlinks: o.HideSymlinks})
 	o.Log = func(r *http.Request, status int, err error) {
 		e := log.Debug() // the client's fault: the access line has the status
@@ -83,6 +85,14 @@ func newHandler(t *tree, share ShareConfig, c Config, others []string, log zerol
 		return nil, err
 	}
 	return davfs.NewHandler(davfs.NewFileSystem(t.fsys), o)
+}
+
+// lockOwner is whom locks are bound to; whoever has no name has "".
+func lockOwner(r *http.Request) string {
+	if id := auth.From(r.Context()); id.Name != auth.Anonymous {
+		return id.Name
+	}
+	return ""
 }
 
 // openLocks returns the clients' locks, which outlive the server: they are kept
