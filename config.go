@@ -29,6 +29,7 @@ type Config struct {
 	Anonymous      bool          `yaml:"anonymous"`       // serve everybody who can reach Listen
 	StopTimeout    time.Duration `yaml:"stop_timeout"`    // how long running requests may take to end
 	Log            LogConfig     `yaml:"log"`
+	Audit          string        `yaml:"audit" reload:"yes"` // a file; "" is none
 	Limits         LimitsConfig  `yaml:"limits"`
 	Shares         []ShareConfig `yaml:"shares"`
 }
@@ -354,18 +355,22 @@ func (c *Config) checkListen() error {
 		"listen on 127.0.0.1, or allow it with --anonymous", c.Listen)
 }
 
-// absolute makes the relative names of the share begin at dir.
-func (s *ShareConfig) absolute(dir string) {
+// absolute makes the relative names of files and directories begin at dir.
+func (c *Config) absolute(dir string) {
 	abs := func(p *string) {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
-	for i := range s.Lower {
-		abs(&s.Lower[i])
+	abs(&c.Audit)
+	for i := range c.Shares {
+		s := &c.Shares[i]
+		for i := range s.Lower {
+			abs(&s.Lower[i])
+		}
+		abs(&s.Upper)
+		abs(&s.Work)
 	}
-	abs(&s.Upper)
-	abs(&s.Work)
 }
 
 // site says where clients find the server. The configuration has passed check.

@@ -47,9 +47,7 @@ func loadFile(name string, c *Config, o origins) (mistakes []error, err error) {
 	}
 	f := &configFile{name: name, origins: o}
 	f.parse(data, c)
-	for i := range c.Shares {
-		c.Shares[i].absolute(dir)
-	}
+	c.absolute(dir)
 	return f.errs, nil
 }
 

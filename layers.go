@@ -7,11 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 
+	"overdav/auth"
 	"overdav/overlay"
 )
 
@@ -63,9 +63,12 @@ const userPart = "{user}"
 // errUserName says that a user's name cannot be that of a directory.
 var errUserName = errors.New("no name for a directory")
 
-// userName is what a user can be called, "." and ".." apart. Who lets users in
-// holds to it; before it becomes the name of a directory it is looked at again.
-var userName = regexp.MustCompile(`^[a-z0-9._-]{1,32}$`)
+// isUserName says whether name, of somebody who was let in, can be the name of
+// a directory: it is looked at again before it becomes one.
+func isUserName(name string) bool {
+	folded, ok := auth.FoldName(name)
+	return ok && folded == name || name == auth.Anonymous
+}
 
 // layers are the directories of a share, every one of them named.
 //
@@ -95,7 +98,7 @@ func (l *layers) of(user string) (*layers, error) {
 	if !l.perUser() {
 		return l, nil
 	}
-	if !userName.MatchString(user) || user == "." || user == ".." {
+	if !isUserName(user) {
 		return nil, fmt.Errorf("user %q: %w", user, errUserName)
 	}
 	own := *l

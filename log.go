@@ -23,9 +23,12 @@ const (
 	keyBytes   = "bytes"   // of the response's body, or copied up
 	keyDur     = "dur"     // milliseconds
 	keyID      = "id"      // of the request, since the start
+	keyIP      = "ip"      // of who could not log in
 	keyKey     = "key"     // of the configuration
 	keyMethod  = "method"  // of the request
 	keyPath    = "path"    // as clients name it; never a directory of the host
+	keyPort    = "port"    // of who could not log in; 0 behind a proxy
+	keyReason  = "reason"  // why somebody could not log in
 	keyRemote  = "remote"  // the client's address
 	keyStatus  = "status"  // of the response
 	keyTimeout = "timeout" // milliseconds
@@ -37,7 +40,7 @@ const (
 // field.
 func newLog(c LogConfig, w io.Writer) zerolog.Logger {
 	if c.Format == "console" || c.Format == "auto" && isTerminal(w) {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, FieldsOrder: fieldsOrder}
 	}
 	level, err := zerolog.ParseLevel(c.Level)
 	if err != nil {
@@ -45,6 +48,16 @@ func newLog(c LogConfig, w io.Writer) zerolog.Logger {
 	}
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()
 }
+
+// fieldsOrder is that of the lines for people: as in JSON, what was asked comes
+// first, then what came of it. What clients chose is quoted where it could be
+// taken for something else.
+var fieldsOrder = []string{
+	keyIP, keyPort, keyMethod, keyPath, keyStatus, keyBytes, keyDur, keyUser, keyReason, keyRemote, keyID,
+}
+
+// Times have milliseconds, so that lines can be told apart and compared.
+func init() { zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00" }
 
 // isTerminal says whether a person is likely to read w.
 func isTerminal(w io.Writer) bool {
@@ -118,6 +131,18 @@ func (rec *record) access(log *zerolog.Logger, aborted bool) {
 		e.Str(keyUser, rec.user)
 	}
 	e.Str(keyRemote, rec.remote()).Uint64(keyID, rec.id).Msg("request")
+}
+
+// authFailed writes the line that fail2ban reads (dist/fail2ban): the address
+// comes before what the client chose. reason is one of a few words of ours.
+func (rec *record) authFailed(log *zerolog.Logger, user, reason string) {
+	const longest = 128 // of a user name; ours are shorter
+	e := log.Warn()
+	if e == nil {
+		return
+	}
+	e.Str(keyIP, rec.client.Addr().String()).Uint16(keyPort, rec.client.Port()).
+		Str(keyUser, user[:min(len(user), longest)]).Str(keyReason, reason).Msg("auth-fail")
 }
 
 // engineEvents writes to the log what the engine tells.

@@ -29,6 +29,9 @@ const busyTimeout = 10 * time.Second
 type pool struct {
 	open func(user string) (*tree, error)
 	log  zerolog.Logger
+	// closing has room for those that are closed at once: each waits for its
+	// disk in a thread.
+	closing chan struct{}
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -62,7 +65,7 @@ type slot struct {
 }
 
 func newPool(open func(user string) (*tree, error), idle time.Duration, most int, log zerolog.Logger) *pool {
-	return &pool{open: open, log: log, idle: idle, most: most, slots: make(map[string]*slot), freed: make(chan struct{})}
+	return &pool{open: open, log: log, closing: make(chan struct{}, 8), idle: idle, most: most, slots: make(map[string]*slot), freed: make(chan struct{})}
 }
 
 // acquire returns the slot with the tree of user, opened if it is not. It is
@@ -237,7 +240,9 @@ func (p *pool) closeLocked(s *slot) (gone <-chan struct{}) {
 
 // shut closes the tree of s.
 func (p *pool) shut(s *slot) {
+	p.closing <- struct{}{}
 	err := s.tree.close()
+	<-p.closing
 	if err != nil {
 		p.log.Error().Err(err).Str(keyUser, s.user).Msg("upper not closed cleanly")
 	} else if s.user != "" {

@@ -31,11 +31,18 @@ func serve(e env, args []string) error {
 		return err
 	}
 
+	audit, err := newAudit(c, log)
+	if err != nil {
+		return err
+	}
+	defer audit.close()
+
 	// The first signal asks to finish; stopListening puts the default back, so
 	// that the second one ends the process.
 	ctx, stopListening := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stopListening()
 	reload := newReloads(c, func() (Config, error) { return read(io.Discard) }, log)
+	reload.add(audit.reload)
 	defer reload.start()()
 
 	// Listening comes first, so that an address in use leaves the disk alone.
@@ -54,7 +61,9 @@ func serve(e env, args []string) error {
 		if c.Anonymous {
 			log.Warn().Msg("everybody who can reach the address may read and write")
 		}
-		err = newServer(h, log, c).run(ctx, stopListening, ln)
+		srv := newServer(h, log, c)
+		srv.audit = audit
+		err = srv.run(ctx, stopListening, ln)
 	}
 	return errors.Join(err, all.close())
 }

@@ -25,6 +25,7 @@ type server struct {
 	http        http.Server
 	log         zerolog.Logger
 	stopTimeout time.Duration
+	audit       *audit         // nil: nothing is audited
 	next        http.Handler   // what answers
 	stall       time.Duration  // how long a body may stand still
 	proxies     proxies        // whose word about their clients counts
@@ -104,6 +105,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		x.end()
 		x.started()
+		s.audit.note(&x.record, r, w.Header())
 		x.access(&s.log, aborted)
 	}()
 	s.next.ServeHTTP(x, r)

@@ -8,6 +8,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -226,4 +228,61 @@ func BenchmarkOpenedAgain(b *testing.B) {
 			b.Fatal(status, text)
 		}
 	}
+}
+
+// What a thousand open uppers cost, and what stays of them when they are closed.
+func BenchmarkThousandUsers(b *testing.B) {
+	for b.Loop() {
+		s, _ := userShare(b, func(c *ShareConfig) { c.MaxOpen = 1000 })
+		before := takeCosts(b)
+		for i := range 1000 {
+			if status, text := as(s, fmt.Sprint("u", i), "PROPFIND", "/", "", "Depth", "1"); status != 207 {
+				b.Fatal(status, text)
+			}
+		}
+		open := takeCosts(b)
+		if err := s.close(); err != nil {
+			b.Fatal(err)
+		}
+		closed := takeCosts(b)
+		b.ReportMetric(float64(open.heap-before.heap)/1000, "heap-B/open")
+		b.ReportMetric(float64(open.files-before.files)/1000, "files/open")
+		b.ReportMetric(float64(open.inotify), "inotify")
+		b.ReportMetric(float64(open.rss-before.rss)/1000, "rss-B/open")
+		b.ReportMetric(float64(closed.heap-before.heap)/1000, "heap-B/closed")
+		b.ReportMetric(float64(closed.files-before.files)/1000, "files/closed")
+	}
+}
+
+type costs struct {
+	heap, rss      int64
+	files, inotify int
+}
+
+func takeCosts(b *testing.B) (c costs) {
+	b.Helper()
+	debug.FreeOSMemory()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	c.heap = int64(m.HeapAlloc + m.StackInuse)
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		b.Skip("no /proc: ", err)
+	}
+	c.files = len(fds)
+	for _, fd := range fds {
+		if what, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && what == "anon_inode:inotify" {
+			c.inotify++
+		}
+	}
+	statm, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var pages, resident int64
+	if _, err := fmt.Sscan(string(statm), &pages, &resident); err != nil {
+		b.Fatal(err)
+	}
+	c.rss = resident * int64(os.Getpagesize())
+	return c
 }

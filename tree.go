@@ -65,7 +65,7 @@ func newHandler(t *tree, share ShareConfig, c Config, others []string, log zerol
 	o.Others = others
 	o.Locks = t.locks
 	o.User = lockOwner
-	o.Listing = web.Listing(t.fsys, web.Options{HideSymlinks: o.HideSymlinks})
+	o.Listing = web.Listing
 	o.Log = func(r *http.Request, status int, err error) {
 		e := log.Debug() // the client's fault: the access line has the status
 		if status >= http.StatusInternalServerError {
@@ -89,7 +89,7 @@ func newHandler(t *tree, share ShareConfig, c Config, others []string, log zerol
 
 // lockOwner is whom locks are bound to; whoever has no name has "".
 func lockOwner(r *http.Request) string {
-	if id := auth.From(r.Context()); id.Name != auth.Anonymous {
+	if id := auth.From(r.Context()); !id.IsAnonymous() {
 		return id.Name
 	}
 	return ""
