@@ -97,7 +97,7 @@ func TestWatchersShareOneQueue(t *testing.T) {
 	for _, w := range []*Watcher{watchers[0], watchers[2]} {
 		w.Close()
 	}
-	if theQueue.watching != nil || theQueue.watchers != nil && len(theQueue.watchers) > 0 {
+	if theQueue.watching != nil || len(theQueue.watchers) > 0 {
 		t.Errorf("after the last watcher: %+v", &theQueue)
 	}
 }
