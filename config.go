@@ -28,6 +28,8 @@ type Config struct {
 	TrustedProxies []string      `yaml:"trusted_proxies"` // addresses, and ranges in CIDR notation
 	Anonymous      bool          `yaml:"anonymous"`       // serve everybody who can reach Listen
 	StopTimeout    time.Duration `yaml:"stop_timeout"`    // how long running requests may take to end
+	Users          []UserConfig  `yaml:"users" reload:"yes"`
+	Auth           AuthConfig    `yaml:"auth"`
 	Log            LogConfig     `yaml:"log"`
 	Audit          string        `yaml:"audit" reload:"yes"` // a file; "" is none
 	Limits         LimitsConfig  `yaml:"limits"`
@@ -42,22 +44,26 @@ type LogConfig struct {
 
 // ShareConfig is one merged tree and where clients find it.
 type ShareConfig struct {
-	Path             string        `yaml:"path"`                  // in the server, as in an address
-	Lower            []string      `yaml:"lower"`                 // topmost first
-	Upper            string        `yaml:"upper"`                 // "" is the state directory's, see layers.go; {user} makes one for each user
-	Work             string        `yaml:"work"`                  // "" is beside upper
-	Idle             time.Duration `yaml:"idle" reload:"yes"`     // with {user}: after this time without requests an upper is closed
-	MaxOpen          int           `yaml:"max_open" reload:"yes"` // with {user}: uppers at once
-	Xattr            string        `yaml:"xattr" oneof:"auto trusted user"`
-	RedirectDir      string        `yaml:"redirect_dir" oneof:"on off"`
-	Durability       string        `yaml:"durability" oneof:"full ordered none"`
-	ReadOnly         bool          `yaml:"read_only"`
-	NoGuard          bool          `yaml:"no_guard"`
-	Symlinks         string        `yaml:"symlinks" oneof:"within hide"`
-	Names            string        `yaml:"names" oneof:"utf8 bytes portable"`
-	Junk             string        `yaml:"junk" oneof:"store drop refuse"`
-	PropfindInfinity int           `yaml:"propfind_infinity"` // resources in one answer; 0 refuses
-	Locks            LockConfig    `yaml:"locks"`
+	Path             string     `yaml:"path"`  // in the server, as in an address
+	Lower            []string   `yaml:"lower"` // topmost first
+	Upper            string     `yaml:"upper"` // "" is the state directory's, see layers.go; {user} makes one for each user
+	Work             string     `yaml:"work"`  // "" is beside upper
+	Xattr            string     `yaml:"xattr" oneof:"auto trusted user"`
+	RedirectDir      string     `yaml:"redirect_dir" oneof:"on off"`
+	Metacopy         string     `yaml:"metacopy" oneof:"on off"`
+	Durability       string     `yaml:"durability" oneof:"full ordered none"`
+	ReadOnly         bool       `yaml:"read_only"`
+	NoGuard          bool       `yaml:"no_guard"`
+	Symlinks         string     `yaml:"symlinks" oneof:"within hide"`
+	Names            string     `yaml:"names" oneof:"utf8 bytes portable"`
+	Junk             string     `yaml:"junk" oneof:"store drop refuse"`
+	PropfindInfinity int        `yaml:"propfind_infinity"` // resources in one answer; 0 refuses
+	Locks            LockConfig `yaml:"locks"`
+
+	Access []RuleConfig `yaml:"access" reload:"yes"` // nil: everybody who may come in may do everything
+
+	Idle    time.Duration `yaml:"idle" reload:"yes"`     // with {user}: after this time without requests an upper is closed
+	MaxOpen int           `yaml:"max_open" reload:"yes"` // with {user}: uppers at once
 }
 
 // LockConfig bounds what clients may lock.
@@ -71,6 +77,7 @@ func defaultConfig() Config {
 	return Config{
 		Listen:      "127.0.0.1:8080",
 		StopTimeout: 30 * time.Second,
+		Auth:        defaultAuth(),
 		Log:         LogConfig{Level: "info", Format: "auto"},
 		Limits:      defaultLimits(),
 		Shares:      []ShareConfig{defaultShare()},
@@ -79,7 +86,7 @@ func defaultConfig() Config {
 
 func defaultShare() ShareConfig {
 	return ShareConfig{
-		Path: "/", Xattr: "auto", RedirectDir: "on", Durability: "full",
+		Path: "/", Xattr: "auto", RedirectDir: "on", Metacopy: "off", Durability: "full",
 		Idle: 10 * time.Minute, MaxOpen: 256,
 		Symlinks: "within", Names: "utf8", Junk: "store",
 		Locks: LockConfig{Timeout: time.Hour, PerUser: 1000, Total: 10_000},
@@ -89,7 +96,7 @@ func defaultShare() ShareConfig {
 // laterKeys are in the plan of the configuration but not in this version.
 // Whoever writes one is told so instead of being asked for a typing error.
 var laterKeys = []string{
-	"tls", "users", "shares[].access", "shares[].quota",
+	"tls", "shares[].quota",
 }
 
 // A ConfigError is one mistake in what the operator said.
@@ -160,6 +167,8 @@ func (c *Config) check(o origins) error {
 	if c.StopTimeout <= 0 {
 		report("stop_timeout", "%v is no time to finish anything in; the default is 30s", c.StopTimeout)
 	}
+	c.checkUsers(report)
+	c.checkAuth(report)
 	c.Limits.check("limits.", report)
 	if len(c.Shares) == 0 {
 		report("shares", "there is none; name a directory: overdav serve DIR")
@@ -168,6 +177,7 @@ func (c *Config) check(o origins) error {
 		s.check(fmt.Sprintf("shares[%d].", i), report)
 	}
 	c.checkApart(report)
+	c.checkAccess(report)
 	return errors.Join(errs...)
 }
 
@@ -185,6 +195,13 @@ func (s *ShareConfig) check(prefix string, report func(key, format string, args 
 	}
 	if s.Work != "" && s.Upper == "" {
 		report(prefix+"work", "a work directory without upper has no use; add upper or remove work")
+	}
+	switch {
+	case s.Metacopy != "on":
+	case s.Xattr == "user":
+		report(prefix+"metacopy", "the kernel reads no metacopy whose marks are in user.*; set xattr to trusted, which needs root, or metacopy to off")
+	case s.RedirectDir == "off":
+		report(prefix+"metacopy", "a renamed file finds its content by a redirect; set redirect_dir to on, or metacopy to off")
 	}
 	s.checkUserParts(prefix, report)
 	if s.Idle <= 0 {
@@ -348,11 +365,17 @@ func (c *Config) checkListen() error {
 	if err != nil {
 		return fmt.Errorf("%q: %w; write host:port, as in 127.0.0.1:8080", c.Listen, err)
 	}
-	if addr.IP.IsLoopback() || c.Anonymous {
+	if addr.IP.IsLoopback() || c.Anonymous || c.authenticates() {
 		return nil
 	}
 	return fmt.Errorf("%q can be reached from other machines, and everybody there could write; "+
-		"listen on 127.0.0.1, or allow it with --anonymous", c.Listen)
+		"listen on 127.0.0.1, name users, or allow it with --anonymous", c.Listen)
+}
+
+// onLoopback says whether no other machine can reach the address.
+func (c *Config) onLoopback() bool {
+	addr, err := net.ResolveTCPAddr("tcp", c.Listen)
+	return err == nil && addr.IP.IsLoopback()
 }
 
 // absolute makes the relative names of files and directories begin at dir.
@@ -363,6 +386,10 @@ func (c *Config) absolute(dir string) {
 		}
 	}
 	abs(&c.Audit)
+	abs(&c.Auth.Tokens)
+	for i := range c.Users {
+		abs(&c.Users[i].HTPasswd)
+	}
 	for i := range c.Shares {
 		s := &c.Shares[i]
 		for i := range s.Lower {
@@ -427,6 +454,7 @@ func (s *ShareConfig) engineOptions() overlay.Options {
 			"auto": overlay.XattrAuto, "trusted": overlay.XattrTrusted, "user": overlay.XattrUser,
 		}[s.Xattr],
 		NoRedirect: s.RedirectDir == "off",
+		Metacopy:   s.Metacopy == "on",
 		ReadOnly:   s.ReadOnly,
 		Durability: map[string]overlay.Durability{
 			"full": overlay.DurabilityFull, "ordered": overlay.DurabilityOrdered, "none": overlay.DurabilityNone,

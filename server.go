@@ -43,7 +43,9 @@ func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
 	if err != nil || public == nil {
 		public = new(url.URL) // Config.check has refused it, or there is none
 	}
-	if !c.Anonymous && !strings.HasPrefix(c.Listen, "unix:") { // no browser reaches a socket by itself
+	// No browser reaches a socket by itself, and what it sends elsewhere without
+	// having asked its user for a password lets nobody in.
+	if !c.Anonymous && !c.authenticates() && !c.onSocket() {
 		h = ownHostOnly(public.Hostname(), h)
 	}
 	// Pages of other sites may not make a visitor's browser change anything. Our

@@ -9,7 +9,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"overdav/auth"
 	"overdav/davfs"
 	"overdav/overlay"
 	"overdav/web"
@@ -64,7 +63,7 @@ func newHandler(t *tree, share ShareConfig, c Config, others []string, log zerol
 	o := share.davOptions()
 	o.Others = others
 	o.Locks = t.locks
-	o.User = lockOwner
+	o.User, o.Access, o.Challenge = userOf, accessOf, mayIdentify
 	o.Listing = web.Listing
 	o.Log = func(r *http.Request, status int, err error) {
 		e := log.Debug() // the client's fault: the access line has the status
@@ -85,14 +84,6 @@ func newHandler(t *tree, share ShareConfig, c Config, others []string, log zerol
 		return nil, err
 	}
 	return davfs.NewHandler(davfs.NewFileSystem(t.fsys), o)
-}
-
-// lockOwner is whom locks are bound to; whoever has no name has "".
-func lockOwner(r *http.Request) string {
-	if id := auth.From(r.Context()); !id.IsAnonymous() {
-		return id.Name
-	}
-	return ""
 }
 
 // openLocks returns the clients' locks, which outlive the server: they are kept
