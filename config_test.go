@@ -282,7 +282,7 @@ var fileOnly = []string{
 	"log", "shares", "path", "public_url", "trusted_proxies",
 	"symlinks", "names", "junk", "idle", "max_open", "propfind_infinity", "locks", "timeout", "per_user", "total",
 	"audit", "limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
-	"operations", "operation_wait",
+	"operations", "operation_wait", "upload", "free_space", "free_inodes",
 }
 
 // Every setting must lead to a field, and every field must have a setting or be
@@ -336,7 +336,7 @@ func TestShareOptionsTellTheProtocolEverything(t *testing.T) {
 		got := reflect.ValueOf(options)
 		for i := range got.NumField() {
 			switch name := got.Type().Field(i).Name; name {
-			case "Site", "Others", "Locks", "User", "Access", "Challenge", "Listing", "State", "Log": // newHandler's
+			case "Site", "Others", "Locks", "User", "Access", "Challenge", "Listing", "State", "Log", "MaxUpload", "Reserve": // newHandler's
 			default:
 				if got.Field(i).IsZero() {
 					t.Errorf("%T.%s is zero though the share says otherwise", options, name)

@@ -103,6 +103,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer endOnPanic()
 	x := &exchange{record: newRecord(r, s.proxies), stall: s.stall}
 	r = x.begin(w, r)
+	w.Header()["X-Content-Type-Options"] = noSniff
 	aborted := true
 	defer func() {
 		x.end()
@@ -113,6 +114,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.next.ServeHTTP(x, r)
 	aborted = false
 }
+
+// noSniff is in every answer: what it is called is what it is. Nothing may
+// append to the slice.
+var noSniff = []string{"nosniff"}
 
 // endOnPanic ends the program when a handler panics, where net/http would go
 // on. A panic is a mistake of ours, and may have left the locks of the tree
