@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-
-	"overdav/overlay"
 )
 
 // healthPath is where the server says whether it is well.
@@ -162,11 +160,11 @@ func newHealth(all shares, log zerolog.Logger) *health {
 			add(fmt.Sprintf("lower %d", i+1), func() error { return readDir(dir) })
 		}
 		switch {
-		case s.layers.Upper == "":
+		case s.layers.Upper == "" || s.layers.perUser():
 		case s.layers.ReadOnly:
 			add("upper", func() error { return readDir(s.layers.Upper) })
 		default:
-			add("upper", func() error { return tryWrite(s.tree.fsys) })
+			add("upper", s.tryWrite)
 		}
 	}
 	return h
@@ -186,9 +184,14 @@ func readDir(dir string) error {
 	return nil
 }
 
-// tryWrite stages a file and forgets it.
-func tryWrite(fsys *overlay.FS) error {
-	staged, err := fsys.Stage(".overdav-health", 0o600)
+// tryWrite stages a file in the tree that all users share, and forgets it.
+func (s *share) tryWrite() error {
+	slot, err := s.trees.acquire(context.Background(), "")
+	if err != nil {
+		return err
+	}
+	defer s.trees.release(slot)
+	staged, err := slot.tree.fsys.Stage(".overdav-health", 0o600)
 	if err != nil {
 		return err
 	}

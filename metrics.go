@@ -179,7 +179,9 @@ func (m *metrics) watchShare(s *share) {
 	m.count("overdav_errors_total", "Requests that failed by the server's fault, its layers' above all.",
 		func() float64 { return float64(s.errors.Load()) }, "share", s.layers.Path)
 	gauge("overdav_locks", "Locks of clients.", func() float64 { return float64(s.countLocks()) })
-	if s.layers.Upper != "" {
+	if s.layers.perUser() {
+		gauge("overdav_uppers_open", "Users' uppers that are open.", func() float64 { return float64(len(s.trees.openTrees())) })
+	} else if s.layers.Upper != "" {
 		gauge("overdav_upper_bytes", "Size of the file system that upper is on.", func() float64 { total, _ := s.space(); return total })
 		gauge("overdav_upper_available_bytes", "What is left of it.", func() float64 { _, available := s.space(); return available })
 	}
