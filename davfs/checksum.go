@@ -164,9 +164,10 @@ func (s *summer) sums() (out sums) {
 // content with that tag alone, so that no other change needs to know of them.
 const sumsAttr = "user.overdav.sums"
 
-// knownSums returns the checksums of a file, if they are known.
-func (h *Handler) knownSums(p Path, info *overlay.Info) (s sums, ok bool) {
-	value, err := h.tree.Getxattr(p.Name(), sumsAttr)
+// knownSums returns the checksums of the file whose attributes get reads, if
+// they are known.
+func knownSums(get func(attr string) ([]byte, error), info *overlay.Info) (s sums, ok bool) {
+	value, err := get(sumsAttr)
 	if err != nil {
 		return sums{}, false // not known, for whatever reason
 	}
@@ -206,7 +207,7 @@ func (h *Handler) keepSums(p Path, u *upload) {
 // Preconditions: source and destination are locked, and rq.info is from before
 // the copy.
 func (h *Handler) copySums(rq *request) {
-	known, ok := h.knownSums(rq.path, rq.info)
+	known, ok := knownSums(xattrsOf(h.tree, rq.path.Name()), rq.info)
 	if !ok {
 		return
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"overdav/overlay"
 )
 
 // multistatusFlush is how much is gathered before it is written: one chunk of
@@ -90,6 +92,18 @@ func (m *multistatus) startResponse(prefix, p Path, slash bool) {
 	m.buf = append(m.buf, "</D:href>"...)
 }
 
+// startMember is startResponse for a member of the collection whose href, with
+// the slash, is dir.
+func (m *multistatus) startMember(dir []byte, name string, slash bool) {
+	m.buf = append(m.buf, "<D:response><D:href>"...)
+	m.buf = append(m.buf, dir...)
+	m.buf = appendEscaped(m.buf, name)
+	if slash {
+		m.buf = append(m.buf, '/')
+	}
+	m.buf = append(m.buf, "</D:href>"...)
+}
+
 func (m *multistatus) startPropstat() { m.buf = append(m.buf, "<D:propstat><D:prop>"...) }
 
 // text writes a property whose value is text, of which nothing need be XML.
@@ -106,13 +120,47 @@ func (m *multistatus) integer(tag propTag, value int64) {
 	m.buf = append(m.buf, tag.close...)
 }
 
-// date writes a property whose value is a time: http.TimeFormat for
-// getlastmodified, time.RFC3339 for creationdate, which must end in "Z".
-func (m *multistatus) date(tag propTag, layout string, value time.Time) {
+// httpDate writes a property whose value is a time as in http.TimeFormat.
+func (m *multistatus) httpDate(tag propTag, value time.Time) {
 	m.buf = append(m.buf, tag.open...)
-	m.buf = value.UTC().AppendFormat(m.buf, layout)
+	m.buf = appendHTTPDate(m.buf, value)
 	m.buf = append(m.buf, tag.close...)
 }
+
+// isoDate writes a property whose value is a time as in time.RFC3339, in UTC.
+func (m *multistatus) isoDate(tag propTag, value time.Time) {
+	m.buf = append(m.buf, tag.open...)
+	m.buf = value.UTC().AppendFormat(m.buf, time.RFC3339)
+	m.buf = append(m.buf, tag.close...)
+}
+
+// etag writes a property whose value is an entity tag.
+func (m *multistatus) etag(tag propTag, info *overlay.Info) {
+	m.buf = append(m.buf, tag.open...)
+	m.buf = appendEntityTag(m.buf, info)
+	m.buf = append(m.buf, tag.close...)
+}
+
+// appendHTTPDate is time.AppendFormat with http.TimeFormat, which interprets
+// its layout anew for each of the members of a collection.
+func appendHTTPDate(dst []byte, t time.Time) []byte {
+	t = t.UTC()
+	year, month, day := t.Date()
+	if year < 1000 || year > 9999 {
+		return t.AppendFormat(dst, http.TimeFormat)
+	}
+	hour, minute, second := t.Clock()
+	dst = append(dst, t.Weekday().String()[:3]...)
+	dst = append(dst, ", "...)
+	dst = append(appendTwo(dst, day), ' ')
+	dst = append(dst, month.String()[:3]...)
+	dst = appendTwo(appendTwo(append(dst, ' '), year/100), year%100)
+	dst = append(appendTwo(append(dst, ' '), hour), ':')
+	dst = append(appendTwo(dst, minute), ':')
+	return append(appendTwo(dst, second), " GMT"...)
+}
+
+func appendTwo(dst []byte, n int) []byte { return append(dst, byte('0'+n/10), byte('0'+n%10)) }
 
 // raw writes a property whose value is XML that needs nothing from outside, as
 // parsePropertyUpdate and appendActiveLock make it.
@@ -213,49 +261,6 @@ func appendError(dst []byte, condition string, hrefs ...string) []byte {
 	}
 	dst = append(append(dst, "</D:"...), condition...)
 	return append(dst, "></D:error>\n"...)
-}
-
-// appendLockDiscovery appends the value of DAV:lockdiscovery: the locks that a
-// resource is in the scope of, each with its own root (RFC 4918, section 15.8).
-// The time left is in whole seconds, and never 0.
-func appendLockDiscovery(dst []byte, prefix Path, locks []Lock, now time.Time) []byte {
-	for i := range locks {
-		l := &locks[i]
-		dst = append(dst, "<D:activelock><D:lockscope><D:"...)
-		if l.Shared {
-			dst = append(dst, "shared"...)
-		} else {
-			dst = append(dst, "exclusive"...)
-		}
-		dst = append(dst, "/></D:lockscope><D:locktype><D:write/></D:locktype><D:depth>"...)
-		if l.Infinite {
-			dst = append(dst, "infinity"...)
-		} else {
-			dst = append(dst, '0')
-		}
-		dst = append(dst, "</D:depth>"...)
-		if l.Owner != "" {
-			dst = append(dst, "<D:owner>"...)
-			dst = append(dst, l.Owner...)
-			dst = append(dst, "</D:owner>"...)
-		}
-		dst = append(dst, "<D:timeout>Second-"...)
-		left := (l.Expires.Sub(now) + time.Second - 1) / time.Second
-		dst = strconv.AppendInt(dst, max(1, int64(left)), 10)
-		dst = append(dst, "</D:timeout><D:locktoken><D:href>"...)
-		dst = appendXMLText(dst, l.Token)
-		dst = append(dst, "</D:href></D:locktoken><D:lockroot><D:href>"...)
-		dst = appendHref(dst, prefix, l.Root, l.Collection)
-		dst = append(dst, "</D:href></D:lockroot></D:activelock>"...)
-	}
-	return dst
-}
-
-// appendLockAnswer appends the body of the answer to a LOCK.
-func appendLockAnswer(dst []byte, prefix Path, lock Lock, now time.Time) []byte {
-	dst = append(dst, xmlHeader+`<D:prop xmlns:D="DAV:"><D:lockdiscovery>`...)
-	dst = appendLockDiscovery(dst, prefix, []Lock{lock}, now)
-	return append(dst, "</D:lockdiscovery></D:prop>\n"...)
 }
 
 // supportedLock is the value of DAV:supportedlock, the same everywhere.

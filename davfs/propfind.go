@@ -57,13 +57,15 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 		return &protocolError{status: http.StatusForbidden, condition: "propfind-finite-depth"}
 	}
 	var dir *overlay.File
-	var members []*overlay.Info
+	var members *memberBatch
 	if d != depthZero {
 		if dir, err = h.tree.Open(rq.path.Name()); err != nil {
 			return err
 		}
 		defer dir.Close()
-		if members, err = dir.Infos(listBatch); err != nil && err != io.EOF {
+		members = memberBatches.Get().(*memberBatch)
+		defer memberBatches.Put(members)
+		if err = members.read(dir); err != nil {
 			return err
 		}
 	}
@@ -71,10 +73,12 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 	l := lister{h: h, out: out, prefix: h.hrefPrefix(rq), props: selectProps(ask, len(body) == 0), brief: isBrief(rq.Header)}
 	real := h.real(rq.path, true)
 	if !noRoot {
-		l.write(&entry{h: h, prefix: l.prefix, path: rq.path, real: real, info: rq.info}, false)
+		l.write(&entry{h: h, prefix: l.prefix, dir: rq.path, realDir: real, info: rq.info}, false)
 	}
 	l.budget = h.opts.InfiniteDepth
-	l.members(rq.path, real, dir, members, d == depthInfinity)
+	if d != depthZero {
+		l.members(rq.path, real, dir, members, d == depthInfinity)
+	}
 	if err := end(); err != nil && h.opts.Log != nil {
 		h.opts.Log(rq.Request, http.StatusMultiStatus, err) // the client went away meanwhile
 	}
@@ -195,24 +199,43 @@ type lister struct {
 	prefix  Path
 	props   selection
 	brief   bool
-	budget  int   // of a listing of infinite depth: how many entries it may still have
-	missing []int // scratch: indexes of the properties that an entry has not
+	budget  int    // of a listing of infinite depth: how many entries it may still have
+	missing []int  // scratch: indexes of the properties that an entry has not
+	member  entry  // scratch: what is being written
+	href    []byte // of the collection whose members are being written
 }
 
-// listBatch is how many members are held in memory at once.
-const listBatch = 256
+// A memberBatch has some members of a collection: what of a listing is in memory
+// at once.
+type memberBatch struct {
+	infos [256]overlay.Info
+	n     int
+}
+
+var memberBatches = sync.Pool{New: func() any { return new(memberBatch) }}
+
+// read reads the next members; none after the last.
+func (b *memberBatch) read(from *overlay.File) (err error) {
+	if b.n, err = from.ReadInfos(b.infos[:]); err == io.EOF {
+		err = nil
+	}
+	return err
+}
 
 // members writes the members of a collection, and with deep what they hold.
-// from lists them; infos are the first. Symlinks are shown as what they lead
+// from lists them; batch has the first. Symlinks are shown as what they lead
 // to, but not gone into: what they lead to is elsewhere in the tree, or above.
 // real is dir without symlinks.
-func (l *lister) members(dir, real Path, from *overlay.File, infos []*overlay.Info, deep bool) (more bool) {
-	for len(infos) > 0 {
-		if !l.batch(dir, real, from, infos, deep) {
+func (l *lister) members(dir, real Path, from *overlay.File, batch *memberBatch, deep bool) (more bool) {
+	outer := l.href
+	l.href = appendHref(nil, l.prefix, dir, true)
+	defer func() { l.href = outer }()
+	free := !l.h.locks.anyWithin(real)
+	for batch.n > 0 {
+		if !l.batch(dir, real, from, batch, free, deep) {
 			return false
 		}
-		var err error
-		if infos, err = from.Infos(listBatch); err != nil && err != io.EOF {
+		if err := batch.read(from); err != nil {
 			l.unlisted(dir, err)
 			return true
 		}
@@ -220,8 +243,10 @@ func (l *lister) members(dir, real Path, from *overlay.File, infos []*overlay.In
 	return true
 }
 
-func (l *lister) batch(dir, real Path, from *overlay.File, infos []*overlay.Info, deep bool) (more bool) {
-	for _, info := range infos {
+// batch writes the members in batch. free says that nothing in dir is locked.
+func (l *lister) batch(dir, real Path, from *overlay.File, batch *memberBatch, free, deep bool) (more bool) {
+	for i := range batch.n {
+		info := &batch.infos[i]
 		if l.out.failed() {
 			return false
 		}
@@ -235,13 +260,13 @@ func (l *lister) batch(dir, real Path, from *overlay.File, infos []*overlay.Info
 			}
 			l.budget--
 		}
-		e := &entry{h: l.h, prefix: l.prefix, path: dir.child(info.Name()), real: real.child(info.Name()), info: info, from: from}
+		e := &l.member
+		*e = entry{h: l.h, prefix: l.prefix, dir: dir, name: info.Name(), realDir: real, info: info, from: from, free: free}
 		if isSymlink(info) {
-			e.info, e.from = followed(l.h.tree, dir.Name(), info), nil
-			e.real = l.h.real(e.real, true)
+			e.lead()
 		}
 		l.write(e, true)
-		if deep && info.IsDir() && !l.beneath(e.path, e.real) {
+		if deep && info.IsDir() && !l.beneath(e.path(), e.real()) {
 			return false
 		}
 	}
@@ -255,12 +280,13 @@ func (l *lister) beneath(dir, real Path) (more bool) {
 		return true
 	}
 	defer from.Close()
-	infos, err := from.Infos(listBatch)
-	if err != nil && err != io.EOF {
+	batch := memberBatches.Get().(*memberBatch)
+	defer memberBatches.Put(batch)
+	if err := batch.read(from); err != nil {
 		l.unlisted(dir, err)
 		return true
 	}
-	return l.members(dir, real, from, infos, true)
+	return l.members(dir, real, from, batch, true)
 }
 
 // unlisted says that the members of a collection, or the rest of them, cannot
@@ -282,7 +308,11 @@ func (l *lister) truncated(dir Path) {
 
 // write writes one entry.
 func (l *lister) write(e *entry, member bool) {
-	l.out.startResponse(l.prefix, e.path, e.info.IsDir())
+	if member {
+		l.out.startMember(l.href, e.name, e.info.IsDir())
+	} else {
+		l.out.startResponse(l.prefix, e.path(), e.info.IsDir())
+	}
 	if l.props.kind == findNames {
 		l.writeNames(e)
 	} else {

@@ -14,6 +14,9 @@ type Event struct {
 	// Name was made, removed, renamed or given other attributes; "" says that
 	// the directory itself was.
 	Name string
+	// Content says that the name was opened, written to or cut, and is still the
+	// same object; only of a directory that AddContent watches.
+	Content bool
 	// Lost says that events were dropped: anything may have changed.
 	Lost bool
 }
@@ -32,6 +35,11 @@ func NewWatcher() (*Watcher, error) {
 // number.
 // Errors: ENOSPC when this user watches as many as allowed; EACCES.
 func (w *Watcher) Add(d *Dir) (watch int32, err error) { return sysWatch(w.fd, d.fd) }
+
+// AddContent watches d, which Add does already, also for what happens to the
+// content of the files in it.
+// Errors: those of Add.
+func (w *Watcher) AddContent(d *Dir) (watch int32, err error) { return sysWatchContent(w.fd, d.fd) }
 
 // Remove ends a watch.
 func (w *Watcher) Remove(watch int32) {
