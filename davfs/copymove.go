@@ -158,7 +158,7 @@ func (h *Handler) readDestination(rq *request) error {
 	if err != nil {
 		return err
 	}
-	inShare, ok := dst.below(h.share)
+	inShare, ok := h.inShare(dst)
 	if !ok {
 		return errOutsideShare
 	}

@@ -34,7 +34,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 	if err != nil {
 		return nil, err
 	}
-	p, ok := p.below(h.share)
+	p, ok := h.inShare(p)
 	if !ok {
 		return nil, errOutsideShare
 	}
@@ -157,7 +157,7 @@ func (h *Handler) resolveTag(rq *request) func(string) (Path, error) {
 		if err != nil {
 			return Path{}, err
 		}
-		p, ok := p.below(h.share)
+		p, ok := h.inShare(p)
 		if !ok {
 			return Path{}, errOutsideShare
 		}

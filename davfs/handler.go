@@ -3,9 +3,8 @@ package davfs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
-	"strings"
+	"slices"
 
 	"overdav/overlay"
 )
@@ -15,6 +14,9 @@ type Options struct {
 	// Prefix is the path of the share in the server, "/dav" or "" for its root,
 	// percent-encoded.
 	Prefix string
+	// Others are paths of the server where something else stands, such as other
+	// shares. What the tree has at those beneath Prefix cannot be reached.
+	Others []string
 	// Site says how clients address the server.
 	Site Site
 	// Locks holds the locks of the share. Nil means locks in memory.
@@ -54,6 +56,7 @@ type Handler struct {
 	tree   *overlay.FS
 	opts   Options
 	share  Path
+	others Prefixes
 	policy namePolicy
 	locks  *Locks
 	// parents answers above the share.
@@ -68,24 +71,29 @@ func NewHandler(fs *FileSystem, o Options) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Handler{fs: fs, tree: fs.tree, opts: o, share: share, policy: policy, locks: o.Locks}
+	others, err := NewPrefixes(o.Others...)
+	if err != nil {
+		return nil, err
+	}
+	others = slices.DeleteFunc(others, func(p Path) bool { return !share.Contains(p) })
+	h := &Handler{fs: fs, tree: fs.tree, opts: o, share: share, others: others, policy: policy, locks: o.Locks}
 	if h.locks == nil {
 		h.locks = NewLocks(LockOptions{})
 	}
 	if _, err := o.Site.front(&http.Request{}, policy); err != nil {
 		return nil, err // of the public URL; nothing else is in that request
 	}
-	h.parents = &Parents{site: o.Site, shares: []Path{share}}
+	h.parents = &Parents{site: o.Site, shares: Prefixes{share}}
 	return h, h.pruneLocks()
 }
 
-// parseShare reads a prefix.
-func parseShare(prefix string) (Path, error) {
-	p, _, err := parsePath(strings.TrimSuffix(prefix, "/")+"/", namePolicy{bytes: true})
-	if err != nil {
-		return Path{}, fmt.Errorf("prefix %q: %w", prefix, err)
+// inShare returns p, which starts at the server's root, as seen from the
+// share's, and whether it is the share's at all.
+func (h *Handler) inShare(p Path) (Path, bool) {
+	if h.others.longest(p) >= 0 {
+		return Path{}, false
 	}
-	return p, nil
+	return p.below(h.share)
 }
 
 // A method is what a Handler does for one HTTP method.

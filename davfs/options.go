@@ -67,7 +67,7 @@ func (h *Handler) allowAt(r *http.Request) string {
 	if err != nil {
 		return h.allow(nil, false)
 	}
-	p, ok := p.below(h.share)
+	p, ok := h.inShare(p)
 	if !ok {
 		return h.allow(nil, false)
 	}
