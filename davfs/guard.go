@@ -117,6 +117,9 @@ func (h *Handler) mayMake(rq *request) error {
 // preconditions holds the conditional headers (RFC 9110, section 13) and the
 // If header (RFC 4918, section 10.4) against what is there now.
 func (h *Handler) preconditions(rq *request) error {
+	if len(rq.ifs.lists) == 0 && !hasConditions(rq.Header) {
+		return nil
+	}
 	switch checkConditions(rq.Method, rq.Header, time.Now(), rq.representation()) {
 	case notModified:
 		return &protocolError{status: http.StatusNotModified}
