@@ -63,7 +63,7 @@ func newHandler(t *tree, share ShareConfig, c Config, others []string, log zerol
 	o := share.davOptions()
 	o.Others = others
 	o.Locks = t.locks
-	o.Listing = web.Listing(t.fsys, web.Options{HideSymlinks: o.HideSymlinks})
+	o.Listing = web.Listing
 	o.Log = func(r *http.Request, status int, err error) {
 		e := log.Debug() // the client's fault: the access line has the status
 		if status >= http.StatusInternalServerError {

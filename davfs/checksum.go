@@ -207,12 +207,12 @@ func (h *Handler) keepSums(p Path, u *upload) {
 // Preconditions: source and destination are locked, and rq.info is from before
 // the copy.
 func (h *Handler) copySums(rq *request) {
-	known, ok := knownSums(xattrsOf(h.tree, rq.path.Name()), rq.info)
+	known, ok := knownSums(xattrsOf(h.tree, rq.at().Name()), rq.info)
 	if !ok {
 		return
 	}
-	src, err1 := look(h.tree, rq.path)
-	dst, err2 := look(h.tree, rq.dst)
+	src, err1 := look(h.tree, rq.at())
+	dst, err2 := look(h.tree, rq.dstAt())
 	if err1 != nil || err2 != nil || src == nil || dst == nil {
 		return
 	}
@@ -221,5 +221,5 @@ func (h *Handler) copySums(rq *request) {
 		return
 	}
 	// As in keepSums.
-	_ = h.tree.Setxattr(rq.dst.Name(), sumsAttr, []byte(tag+" "+known.property()))
+	_ = h.tree.Setxattr(rq.dstAt().Name(), sumsAttr, []byte(tag+" "+known.property()))
 }

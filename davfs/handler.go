@@ -26,6 +26,13 @@ type Options struct {
 	User func(*http.Request) string
 	// ReadOnly refuses every method that changes something.
 	ReadOnly bool
+	// Access says what whoever makes a request may do. Nil, or a nil Access,
+	// means everything.
+	Access func(*http.Request) Access
+	// Challenge is asked when somebody is refused for want of a right: where a
+	// name and a password could help, it sets WWW-Authenticate and answers
+	// true, and the refusal is 401. Nil means that they never do.
+	Challenge func(http.Header, *http.Request) bool
 	// InfiniteDepth is how many resources a PROPFIND of infinite depth may
 	// answer with; 0 refuses it.
 	InfiniteDepth int
@@ -37,9 +44,9 @@ type Options struct {
 	// HideSymlinks shows no symlink and nothing through one; else they are
 	// resolved inside the tree.
 	HideSymlinks bool
-	// Listing answers GET and HEAD of collections; dir is a name of the tree.
-	// Nil means an empty page.
-	Listing func(w http.ResponseWriter, r *http.Request, dir string)
+	// Listing answers GET and HEAD of collections; dir is a name of the tree,
+	// members what whoever asks may know of. Nil means an empty page.
+	Listing func(w http.ResponseWriter, r *http.Request, dir string, members []Member)
 	// State says how a name in the upper layer differs from the lower ones:
 	// "added", "modified", "attributes" or "renamed". Nil means that nobody
 	// knows.
@@ -110,18 +117,18 @@ var methods map[string]method
 
 func init() {
 	methods = map[string]method{
-		"OPTIONS":   {serve: (*Handler).options},
-		"GET":       {serve: (*Handler).get},
-		"HEAD":      {serve: (*Handler).get},
+		"OPTIONS":   {serve: (*Handler).options, follows: true},
+		"GET":       {serve: (*Handler).get, follows: true},
+		"HEAD":      {serve: (*Handler).get, follows: true},
 		"PUT":       {serve: (*Handler).put, changes: true, follows: true},
 		"PATCH":     {serve: (*Handler).patch, changes: true, follows: true},
 		"DELETE":    {serve: (*Handler).delete, changes: true},
 		"MKCOL":     {serve: (*Handler).mkcol, changes: true, noBody: true},
-		"COPY":      {serve: (*Handler).copy, changes: true},
+		"COPY":      {serve: (*Handler).copy, changes: true, follows: true},
 		"MOVE":      {serve: (*Handler).move, changes: true},
 		"LOCK":      {serve: (*Handler).lock, changes: true, follows: true},
 		"UNLOCK":    {serve: (*Handler).unlock, changes: true, follows: true},
-		"PROPFIND":  {serve: (*Handler).propfind},
+		"PROPFIND":  {serve: (*Handler).propfind, follows: true},
 		"PROPPATCH": {serve: (*Handler).proppatch, changes: true, follows: true},
 	}
 }
@@ -139,7 +146,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return refuse(http.StatusMethodNotAllowed, "no such method here")
 	}
 	if r.Method == http.MethodOptions && r.URL.Path == "*" {
-		return h.options(w, &request{Request: r})
+		return h.options(w, &request{Request: r, permit: h.permit(r)})
 	}
 	if p, _, err := requestPath(r, h.policy); err == nil && h.parents.has(p) {
 		return h.parents.serve(w, r)
@@ -153,6 +160,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 
 // fail answers with an error that a handler returned before it wrote anything.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	err = h.challenge(w.Header(), r, err)
 	status := Status(r.Method, err)
 	if h.opts.Log != nil && status != http.StatusNotModified {
 		h.opts.Log(r, status, err)

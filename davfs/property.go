@@ -30,6 +30,8 @@ type entry struct {
 	from    *overlay.File // dir, if it is open
 	free    bool          // no lock is on it
 	link    *Path         // what it leads to, if it is a symlink: info tells of that
+	permit  permit        // of whom it is told
+	user    string
 
 	dead     []webdav.Property
 	deadRead bool
@@ -37,8 +39,14 @@ type entry struct {
 
 // lead makes the entry, which is a symlink, tell of what it leads to.
 func (e *entry) lead() {
-	real := e.h.real(e.real(), true)
-	e.info, e.from, e.link, e.free = followed(e.h.tree, e.dir.Name(), e.info), nil, &real, false
+	var real Path
+	if e.permit.limited() {
+		e.info, real = e.h.leadsTo(e.real(), e.info)
+	} else {
+		real = e.h.real(e.real(), true)
+		e.info = followed(e.h.tree, e.dir.Name(), e.info)
+	}
+	e.from, e.link, e.free = nil, &real, false
 }
 
 func (e *entry) path() Path { return memberOf(e.dir, e.name) }
@@ -84,6 +92,9 @@ func (e *entry) deadProps() []webdav.Property {
 func (e *entry) xattr(attr string) ([]byte, error) {
 	if e.from != nil {
 		return e.from.MemberXattr(e.info, attr)
+	}
+	if e.permit.limited() {
+		return e.h.tree.GetxattrAt(e.real().Name(), attr)
 	}
 	return e.h.tree.Getxattr(e.path().Name(), attr)
 }
@@ -211,7 +222,7 @@ func writeETag(m *multistatus, tag propTag, e *entry) bool {
 }
 
 func writeSupportedLock(m *multistatus, tag propTag, e *entry) bool {
-	if e.h.opts.ReadOnly {
+	if e.h.opts.ReadOnly || !e.permit.rights(e.path(), e.real()).Has(demandOf("LOCK", e.info).own) {
 		m.empty(tag)
 	} else {
 		m.raw(tag, []byte(supportedLock))

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 
 	"overdav/overlay"
 )
@@ -52,6 +53,11 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 	if !rq.info.IsDir() {
 		d = depthZero
 	}
+	if d != depthZero {
+		if err := rq.permit.grants(rq.path, rq.real, demand{own: RightList}); err != nil {
+			return err
+		}
+	}
 	if d == depthInfinity && h.opts.InfiniteDepth == 0 {
 		// RFC 4918, section 9.1.1
 		return &protocolError{status: http.StatusForbidden, condition: "propfind-finite-depth"}
@@ -59,10 +65,13 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 	var dir *overlay.File
 	var members *memberBatch
 	if d != depthZero {
-		if dir, err = h.tree.Open(rq.path.Name()); err != nil {
+		if dir, err = h.tree.Open(rq.at().Name()); err != nil {
 			return err
 		}
 		defer dir.Close()
+		if err := rq.opened(dir); err != nil {
+			return err
+		}
 		members = memberBatches.Get().(*memberBatch)
 		defer memberBatches.Put(members)
 		if err = members.read(dir); err != nil {
@@ -70,10 +79,13 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 		}
 	}
 	out, end := beginMultistatus(w, rq.Request)
-	l := lister{h: h, out: out, prefix: h.hrefPrefix(rq), props: selectProps(ask, len(body) == 0), brief: isBrief(rq.Header)}
-	real := h.real(rq.path, true)
+	l := lister{h: h, out: out, prefix: h.hrefPrefix(rq), props: selectProps(ask, len(body) == 0), brief: isBrief(rq.Header), permit: rq.permit, user: rq.user}
+	real := rq.real
+	if !rq.permit.limited() {
+		real = h.real(rq.path, true)
+	}
 	if !noRoot {
-		l.write(&entry{h: h, prefix: l.prefix, dir: rq.path, realDir: real, info: rq.info}, false)
+		l.write(&entry{h: h, prefix: l.prefix, dir: rq.path, realDir: real, info: rq.info, permit: rq.permit, user: rq.user}, false)
 	}
 	l.budget = h.opts.InfiniteDepth
 	if d != depthZero {
@@ -199,16 +211,20 @@ type lister struct {
 	prefix  Path
 	props   selection
 	brief   bool
+	permit  permit // of whom it is all told
+	user    string
 	budget  int    // of a listing of infinite depth: how many entries it may still have
 	missing []int  // scratch: indexes of the properties that an entry has not
 	member  entry  // scratch: what is being written
 	href    []byte // of the collection whose members are being written
 }
 
-// A memberBatch has some members of a collection: what of a listing is in memory
-// at once.
+// membersAtOnce is how many members of a collection are in memory at once.
+const membersAtOnce = 256
+
+// A memberBatch has some members of a collection.
 type memberBatch struct {
-	infos [256]overlay.Info
+	infos [membersAtOnce]overlay.Info
 	n     int
 }
 
@@ -253,6 +269,14 @@ func (l *lister) batch(dir, real Path, from *overlay.File, batch *memberBatch, f
 		if l.h.opts.HideSymlinks && isSymlink(info) {
 			continue
 		}
+		e := &l.member
+		*e = entry{h: l.h, prefix: l.prefix, dir: dir, name: info.Name(), realDir: real, info: info, from: from, free: free, permit: l.permit, user: l.user}
+		if isSymlink(info) {
+			e.lead()
+		}
+		if l.permit.limited() && !l.permit.sees(e.path(), e.real()) {
+			continue
+		}
 		if deep {
 			if l.budget == 0 {
 				l.truncated(dir)
@@ -260,12 +284,11 @@ func (l *lister) batch(dir, real Path, from *overlay.File, batch *memberBatch, f
 			}
 			l.budget--
 		}
-		e := &l.member
-		*e = entry{h: l.h, prefix: l.prefix, dir: dir, name: info.Name(), realDir: real, info: info, from: from, free: free}
-		if isSymlink(info) {
-			e.lead()
+		if l.permit.limited() && !l.permit.rights(e.path(), e.real()).Has(RightRead) {
+			l.untold(e)
+		} else {
+			l.write(e, true)
 		}
-		l.write(e, true)
 		if deep && info.IsDir() && !l.beneath(e.path(), e.real()) {
 			return false
 		}
@@ -274,12 +297,24 @@ func (l *lister) batch(dir, real Path, from *overlay.File, batch *memberBatch, f
 }
 
 func (l *lister) beneath(dir, real Path) (more bool) {
-	from, err := l.h.tree.Open(dir.Name())
+	if err := l.permit.grants(dir, real, demand{own: RightList}); err != nil {
+		l.unlisted(dir, denied())
+		return true
+	}
+	at := dir
+	if l.permit.limited() {
+		at = real
+	}
+	from, err := l.h.tree.Open(at.Name())
 	if err != nil {
 		l.unlisted(dir, err)
 		return true
 	}
 	defer from.Close()
+	if l.permit.limited() && from.Path() != real.Name() {
+		l.unlisted(dir, syscall.ESTALE)
+		return true
+	}
 	batch := memberBatches.Get().(*memberBatch)
 	defer memberBatches.Put(batch)
 	if err := batch.read(from); err != nil {
@@ -294,6 +329,13 @@ func (l *lister) beneath(dir, real Path) (more bool) {
 func (l *lister) unlisted(dir Path, err error) {
 	l.out.startResponse(l.prefix, dir, true)
 	l.out.status(Status("PROPFIND", err))
+	l.out.endResponse()
+}
+
+// untold says of a member no more than its name: the user may not read it.
+func (l *lister) untold(e *entry) {
+	l.out.startMember(l.href, e.name, e.info.IsDir())
+	l.out.status(http.StatusForbidden)
 	l.out.endResponse()
 }
 
