@@ -468,6 +468,13 @@ func (l *Locks) Covering(p Path) []Lock {
 	return copyLocks(l.coveringLocked(p))
 }
 
+// none reports whether there are no locks at all.
+func (l *Locks) none() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.byToken) == 0
+}
+
 // anyWithin reports whether some resource below p is in the scope of a lock.
 func (l *Locks) anyWithin(p Path) bool {
 	l.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -67,22 +68,32 @@ func newPropTag(name xml.Name) propTag {
 // The first error of w is kept and returned by close; after it, nothing more is
 // written, and failed tells a long listing to stop.
 type multistatus struct {
-	w   io.Writer
-	buf []byte
-	err error
+	w    io.Writer
+	head http.ResponseWriter // the status line and the length, if it is known, go to it first; nil when they have
+	buf  []byte
+	err  error
 }
 
-// newMultistatus begins a body. The status line and the header are the caller's.
+// newMultistatus begins a body. Unless head is set, the status line and the
+// header are the caller's.
 func newMultistatus(w io.Writer) *multistatus {
-	m := &multistatus{w: w, buf: make([]byte, 0, 2<<10)}
-	m.buf = append(m.buf, xmlHeader+`<D:multistatus`...)
-	for _, b := range rootPrefixes {
-		m.buf = append(append(m.buf, " xmlns:"...), b.prefix...)
-		m.buf = appendXMLValue(m.buf, b.uri)
-	}
-	m.buf = append(m.buf, '>')
-	return m
+	buf := multistatusBuffers.Get().(*[]byte)
+	return &multistatus{w: w, buf: append((*buf)[:0], multistatusHead...)}
 }
+
+// multistatusHead is what every body begins with.
+var multistatusHead = func() []byte {
+	b := []byte(xmlHeader + `<D:multistatus`)
+	for _, binding := range rootPrefixes {
+		b = append(append(b, " xmlns:"...), binding.prefix...)
+		b = appendXMLValue(b, binding.uri)
+	}
+	return append(b, '>')
+}()
+
+// multistatusBuffers are as long as the longest that was needed, but for bodies
+// with an entry that is longer than all others together.
+var multistatusBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
 
 // startResponse begins the entry of the resource p below prefix; collections
 // have the slash.
@@ -228,6 +239,10 @@ func (m *multistatus) endResponse() {
 }
 
 func (m *multistatus) flush() {
+	if m.head != nil {
+		m.head.WriteHeader(http.StatusMultiStatus)
+		m.head = nil
+	}
 	if m.err == nil {
 		_, m.err = m.w.Write(m.buf)
 	}
@@ -241,7 +256,14 @@ func (m *multistatus) failed() bool { return m.err != nil }
 // close ends the body and returns the first error of the writer.
 func (m *multistatus) close() error {
 	m.buf = append(m.buf, "</D:multistatus>\n"...)
+	if m.head != nil { // it is the whole body: one write, and no chunks
+		m.head.Header().Set("Content-Length", strconv.Itoa(len(m.buf)))
+	}
 	m.flush()
+	if buf := m.buf; cap(buf) <= 2*multistatusFlush {
+		multistatusBuffers.Put(&buf)
+	}
+	m.buf = nil
 	return m.err
 }
 

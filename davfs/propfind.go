@@ -42,11 +42,7 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 	if err != nil {
 		return err
 	}
-	body, err := readXMLBody(w, rq.Request, maxPropfindBody)
-	if err != nil {
-		return err
-	}
-	ask, err := parsePropfind(body)
+	props, err := h.queries.read(w, rq.Request)
 	if err != nil {
 		return err
 	}
@@ -79,13 +75,14 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 		}
 	}
 	out, end := beginMultistatus(w, rq.Request)
-	l := lister{h: h, out: out, prefix: h.hrefPrefix(rq), props: selectProps(ask, len(body) == 0), brief: isBrief(rq.Header), permit: rq.permit, user: rq.user}
-	real := rq.real
-	if !rq.permit.limited() {
+	l := lister{h: h, out: out, prefix: h.hrefPrefix(rq), props: props, brief: isBrief(rq.Header), permit: rq.permit, user: rq.user}
+	real, free := rq.real, h.locks.none()
+	if !rq.permit.limited() && !free {
 		real = h.real(rq.path, true)
 	}
 	if !noRoot {
-		l.write(&entry{h: h, prefix: l.prefix, dir: rq.path, realDir: real, info: rq.info, permit: rq.permit, user: rq.user}, false)
+		l.member = entry{h: h, prefix: l.prefix, dir: rq.path, realDir: real, info: rq.info, free: free, permit: rq.permit, user: rq.user}
+		l.write(&l.member, false)
 	}
 	l.budget = h.opts.InfiniteDepth
 	if d != depthZero {
@@ -114,15 +111,14 @@ func isBrief(h http.Header) bool {
 	return false
 }
 
-// beginMultistatus writes the head of a 207. end ends it, with the first error
-// of writing it.
+// beginMultistatus begins a 207. end ends it, with the first error of writing it.
 func beginMultistatus(w http.ResponseWriter, r *http.Request) (out *multistatus, end func() error) {
 	header := w.Header()
 	header.Set("Content-Type", xmlContentType)
 	header.Add("Vary", "Accept-Encoding, Brief, Prefer")
 	if !acceptsGzip(r.Header) {
-		w.WriteHeader(http.StatusMultiStatus)
 		out = newMultistatus(w)
+		out.head = w
 		return out, out.close
 	}
 	header.Set("Content-Encoding", "gzip")
@@ -161,55 +157,12 @@ func acceptsGzip(h http.Header) bool {
 	return false
 }
 
-// A selection is which properties an answer has, with their tags made once.
-type selection struct {
-	kind  propfindKind
-	props []selectedProp
-	// dead says that all dead properties are told of beside props.
-	dead bool
-}
-
-type selectedProp struct {
-	name xml.Name
-	tag  propTag
-	live *liveProp // nil for what can only be a dead property
-	long bool
-}
-
-// selectProps turns what was asked for into a selection. The short form, for
-// those who sent no body at all, leaves out of the members of a collection what
-// is the same of each: Explorer takes no listing over a million bytes.
-func selectProps(ask propfindBody, short bool) selection {
-	s := selection{kind: ask.kind, dead: ask.kind != findNamed}
-	named := make(map[xml.Name]bool)
-	for _, name := range ask.names {
-		p := selectedProp{name: name, tag: newPropTag(name)}
-		if i, ok := liveIndex[name]; ok {
-			p.live = &liveProps[i]
-		} else if s.dead {
-			continue // it comes with all the others
-		}
-		named[name] = true
-		s.props = append(s.props, p)
-	}
-	if ask.kind == findNamed {
-		return s
-	}
-	for i := range liveProps {
-		p := &liveProps[i]
-		if !named[p.name] && (p.all || ask.kind == findNames) {
-			s.props = append(s.props, selectedProp{p.name, newPropTag(p.name), p, p.long && short})
-		}
-	}
-	return s
-}
-
 // A lister writes entries into a multistatus.
 type lister struct {
 	h       *Handler
 	out     *multistatus
 	prefix  Path
-	props   selection
+	props   *selection
 	brief   bool
 	permit  permit // of whom it is all told
 	user    string
@@ -420,7 +373,7 @@ var neverStored = map[xml.Name]bool{
 // writeNames writes the names of the properties that the entry has.
 func (l *lister) writeNames(e *entry) {
 	l.out.startPropstat()
-	scratch := newMultistatus(io.Discard)
+	scratch := &multistatus{w: io.Discard}
 	for i := range l.props.props {
 		p := &l.props.props[i]
 		if p.live.write(scratch, p.tag, e) {
