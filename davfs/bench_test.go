@@ -108,6 +108,7 @@ func BenchmarkSmallFile(b *testing.B) {
 		}
 	}
 }
+
 // One look at a file, and one at a name that is free, without a connection.
 func BenchmarkPropfindOne(b *testing.B) {
 	tree, _ := benchTree(b, 1)

@@ -19,6 +19,7 @@ type request struct {
 	ifs   ifHeader
 	user  string
 	info  *overlay.Info // what is there; nil for nothing. hold looks again
+	file  *overlay.File // of a GET, what info tells of, open; nil when it was only looked at
 
 	permit  permit // what the user may do
 	follows bool   // the method follows a symlink that is the last name
@@ -92,19 +93,36 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 	if rq.info, err = h.lookFor(rq); err != nil {
 		return nil, err
 	}
-	if err := rq.authorise(); err != nil {
+	if err := h.admit(w, rq); err != nil {
+		rq.done()
 		return nil, err
-	}
-	if err := h.mayMake(rq); err != nil {
-		return nil, err
-	}
-	if err := h.preconditions(rq); err != nil {
-		return nil, h.explain(w, rq, err)
-	}
-	if r.Method == "PUT" || r.Method == "PATCH" {
-		return rq, h.tokens(rq) // before the body is read; the others look once, in hold
 	}
 	return rq, nil
+}
+
+// admit refuses what rights, names, preconditions or locks forbid of what was
+// found.
+func (h *Handler) admit(w http.ResponseWriter, rq *request) error {
+	if err := rq.authorise(); err != nil {
+		return err
+	}
+	if err := h.mayMake(rq); err != nil {
+		return err
+	}
+	if err := h.preconditions(rq); err != nil {
+		return h.explain(w, rq, err)
+	}
+	if rq.Method == "PUT" || rq.Method == "PATCH" {
+		return h.tokens(rq) // before the body is read; the others look once, in hold
+	}
+	return nil
+}
+
+// done lets go of what the guard opened.
+func (rq *request) done() {
+	if rq.file != nil {
+		_ = rq.file.Close() // it was only read
+	}
 }
 
 // refuseLinks answers 404 to a path through a symlink, if they are hidden.

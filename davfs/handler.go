@@ -158,6 +158,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	defer rq.done()
 	return m.serve(h, w, rq)
 }
 
