@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -45,7 +46,7 @@ type LogConfig struct {
 type ShareConfig struct {
 	Path             string     `yaml:"path"`  // in the server, as in an address
 	Lower            []string   `yaml:"lower"` // topmost first
-	Upper            string     `yaml:"upper"` // "" is the state directory's, see layers.go
+	Upper            string     `yaml:"upper"` // "" is the state directory's, see layers.go; {user} makes one for each user
 	Work             string     `yaml:"work"`  // "" is beside upper
 	Xattr            string     `yaml:"xattr" oneof:"auto trusted user"`
 	RedirectDir      string     `yaml:"redirect_dir" oneof:"on off"`
@@ -60,6 +61,9 @@ type ShareConfig struct {
 	Locks            LockConfig `yaml:"locks"`
 
 	Access []RuleConfig `yaml:"access" reload:"yes"` // nil: everybody who may come in may do everything
+
+	Idle    time.Duration `yaml:"idle" reload:"yes"`     // with {user}: after this time without requests an upper is closed
+	MaxOpen int           `yaml:"max_open" reload:"yes"` // with {user}: uppers at once
 }
 
 // LockConfig bounds what clients may lock.
@@ -83,6 +87,7 @@ func defaultConfig() Config {
 func defaultShare() ShareConfig {
 	return ShareConfig{
 		Path: "/", Xattr: "auto", RedirectDir: "on", Metacopy: "off", Durability: "full",
+		Idle: 10 * time.Minute, MaxOpen: 256,
 		Symlinks: "within", Names: "utf8", Junk: "store",
 		Locks: LockConfig{Timeout: time.Hour, PerUser: 1000, Total: 10_000},
 	}
@@ -198,11 +203,45 @@ func (s *ShareConfig) check(prefix string, report func(key, format string, args 
 	case s.RedirectDir == "off":
 		report(prefix+"metacopy", "a renamed file finds its content by a redirect; set redirect_dir to on, or metacopy to off")
 	}
+	s.checkUserParts(prefix, report)
+	if s.Idle <= 0 {
+		report(prefix+"idle", "%v would close uppers at once; the default is 10m", s.Idle)
+	}
+	if s.MaxOpen < 1 {
+		report(prefix+"max_open", "%d would let nobody in; the default is 256", s.MaxOpen)
+	}
 	if s.PropfindInfinity < 0 {
 		report(prefix+"propfind_infinity", "%d is no number of resources; 0 refuses such requests", s.PropfindInfinity)
 	}
 	s.Locks.check(prefix+"locks.", report)
 }
+
+// checkUserParts refuses uppers of users that would get into each other's way:
+// all that belongs to a user must be below a directory called like him.
+func (s *ShareConfig) checkUserParts(prefix string, report func(key, format string, args ...any)) {
+	const example = "write it as in /var/lib/overdav/{user}/upper"
+	for _, place := range []struct{ key, dir string }{{"upper", s.Upper}, {"work", s.Work}} {
+		before, after, found := strings.Cut(place.dir, userPart)
+		switch other := placeholder.FindString(before + after); {
+		case strings.Contains(after, userPart):
+			report(prefix+place.key, "{user} can stand there once; %s", example)
+		case other != "":
+			report(prefix+place.key, "%s stands for nothing, only {user} does; %s", other, example)
+		case found && (before != "" && !strings.HasSuffix(before, "/") || strings.Trim(after, "/") == "" || after[0] != '/'):
+			report(prefix+place.key, "{user} must be the whole name of a directory above; %s", example)
+		}
+	}
+	if s.Work == "" || s.Upper == "" {
+		return
+	}
+	ofUpper, _, inUpper := strings.Cut(s.Upper, userPart)
+	ofWork, _, inWork := strings.Cut(s.Work, userPart)
+	if inUpper != inWork || inUpper && filepath.Clean(ofUpper) != filepath.Clean(ofWork) {
+		report(prefix+"work", "work and upper must both be below the same directory of the user; leave work out, and it is beside upper")
+	}
+}
+
+var placeholder = regexp.MustCompile(`\{[a-z]*\}`)
 
 // checkApart refuses shares that would get into each other's way.
 func (c *Config) checkApart(report func(key, format string, args ...any)) {

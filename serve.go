@@ -60,6 +60,7 @@ func serve(e env, args []string) error {
 	if err := all.open(); err != nil {
 		return err
 	}
+	reload.add(all.reload)
 	h, err := newRouter(c, all, door)
 	if err == nil {
 		announce(e.stdout, ln.Addr(), all)
