@@ -218,3 +218,25 @@ func TestListingGivenUp(t *testing.T) {
 		}
 	}
 }
+
+// Two trees over one lower share its watch: what the one asks of it must not end
+// what the other needs.
+func TestListingIsWatchedForEachTree(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	l := overlaytest.NewLayers(t, t.TempDir(), "d/\nd/f = content\n")
+	other := overlaytest.Layers{Lowers: l.Lowers, Upper: filepath.Join(t.TempDir(), "upper")}
+	other.Work = other.Upper + "-work"
+	mustMkdir(t, other.Upper)
+	mustMkdir(t, other.Work)
+	fsys := mustOpen(t, options(l))
+	before := listed(t, fsys, "d")
+	if _, err := mustOpen(t, options(other)).Stat("d/f"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(l.Lowers[0], "d/f"), 1); err != nil {
+		t.Fatal(err)
+	}
+	if after := listed(t, fsys, "d"); after == before {
+		t.Errorf("a cut file does not show in\n%s", after)
+	}
+}

@@ -69,11 +69,16 @@ func NewWatcher() (*Watcher, error) {
 // Add watches the directory d. A directory that is watched already keeps its
 // number.
 // Errors: ENOSPC when this user watches as many as allowed; EACCES.
-func (w *Watcher) Add(d *Dir) (watch int32, err error) {
+func (w *Watcher) Add(d *Dir) (watch int32, err error) { return w.add(d, sysWatch) }
+
+// AddContent is Add, also for what happens to the content of the files in d.
+func (w *Watcher) AddContent(d *Dir) (watch int32, err error) { return w.add(d, sysWatchContent) }
+
+func (w *Watcher) add(d *Dir, add func(fd, dirfd int) (int32, error)) (watch int32, err error) {
 	q := &theQueue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if watch, err = sysWatch(q.fd, d.fd); err != nil {
+	if watch, err = add(q.fd, d.fd); err != nil {
 		return 0, err
 	}
 	if !slices.Contains(q.watching[watch], w) {
@@ -81,11 +86,6 @@ func (w *Watcher) Add(d *Dir) (watch int32, err error) {
 	}
 	return watch, nil
 }
-
-// AddContent watches d, which Add does already, also for what happens to the
-// content of the files in it.
-// Errors: those of Add.
-func (w *Watcher) AddContent(d *Dir) (watch int32, err error) { return sysWatchContent(w.fd, d.fd) }
 
 // Remove ends a watch.
 func (w *Watcher) Remove(watch int32) {

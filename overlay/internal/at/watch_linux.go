@@ -7,7 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const watchMask = unix.IN_ATTRIB | unix.IN_CREATE | unix.IN_DELETE | unix.IN_DELETE_SELF |
+// watchMask is what tells that a name leads elsewhere. Others may watch the same
+// directory, for more: what they asked for stays.
+const watchMask = unix.IN_MASK_ADD | unix.IN_ATTRIB | unix.IN_CREATE | unix.IN_DELETE | unix.IN_DELETE_SELF |
 	unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 
 // contentMask is what tells of a file that may have other content, or will:
