@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"overdav/overlay/internal/at"
@@ -65,6 +66,8 @@ type dir struct {
 
 	cache *dirCache // that it belongs to, with node; else nil
 	node  *dirNode
+
+	legacy atomic.Pointer[legacy] // of passesOn, of a directory in the cache alone
 }
 
 func (d *dir) close() {

@@ -38,6 +38,9 @@ func (w *Watcher) Remove(watch int32) {
 	sysUnwatch(w.fd, watch)
 }
 
+// maxEvent is the longest event: its head and a name of NAME_MAX with its NUL.
+const maxEvent = 16 + 256
+
 // Drain calls fn for each event that is in the queue.
 func (w *Watcher) Drain(fn func(Event)) error {
 	for {
@@ -51,6 +54,9 @@ func (w *Watcher) Drain(fn func(Event)) error {
 			return err
 		}
 		parseEvents(w.buf[:n], fn)
+		if len(w.buf)-n >= maxEvent {
+			return nil // another would have fitted: there was none (inotify(7))
+		}
 	}
 }
 
