@@ -3,23 +3,33 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
 	"overdav/overlay"
 )
 
-// check reads the layers as serve would stack them, changes nothing, and
-// prints what the engine finds wrong, a line each.
+// check reads the layers of every share as serve would stack them, changes
+// nothing, and prints what the engine finds wrong, a line each.
 func check(e env, args []string) error {
 	c, err := configure("check", args, e.getenv, e.stdout)
 	if err != nil {
 		return err
 	}
-	l, err := newLayers(c.Shares[0], stateHome(e.getenv, os.Geteuid()))
+	all, err := newShares(c, stateHome(e.getenv, os.Geteuid()), newLog(c.Log, e.stderr))
 	if err != nil {
 		return err
 	}
+	var errs []error
+	for _, s := range all {
+		errs = append(errs, s.named(checkLayers(e.stdout, s.layers)))
+	}
+	return errors.Join(errs...)
+}
+
+// checkLayers looks through one upper and its lowers.
+func checkLayers(w io.Writer, l *layers) error {
 	if _, err := os.Stat(l.Upper); l.makeUpper && err != nil {
 		l.Upper, l.Work = "", "" // nobody has served these layers yet
 	}
@@ -33,7 +43,7 @@ func check(e env, args []string) error {
 	problems := 0
 	err = fsys.Check(func(p overlay.Problem) {
 		problems++
-		fmt.Fprintf(e.stdout, "%s: %s\n", filepath.Join(layerPath(layers, p.Layer), p.Path), p.What)
+		fmt.Fprintf(w, "%s: %s\n", filepath.Join(layerPath(layers, p.Layer), p.Path), p.What)
 	})
 	if err != nil {
 		return err
@@ -41,7 +51,7 @@ func check(e env, args []string) error {
 	if problems > 0 {
 		return fmt.Errorf("%d problems", problems)
 	}
-	fmt.Fprintf(e.stdout, "checked %d layers, found no problems\n", len(layers))
+	fmt.Fprintf(w, "share %s: checked %d layers, found no problems\n", l.Path, len(layers))
 	return nil
 }
 

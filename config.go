@@ -28,6 +28,8 @@ type Config struct {
 	Anonymous      bool          `yaml:"anonymous"`       // serve everybody who can reach Listen
 	StopTimeout    time.Duration `yaml:"stop_timeout"`    // how long running requests may take to end
 	Log            LogConfig     `yaml:"log"`
+	Audit          string        `yaml:"audit" reload:"yes"` // a file; "" is none
+	Limits         LimitsConfig  `yaml:"limits"`
 	Shares         []ShareConfig `yaml:"shares"`
 }
 
@@ -67,6 +69,7 @@ func defaultConfig() Config {
 		Listen:      "127.0.0.1:8080",
 		StopTimeout: 30 * time.Second,
 		Log:         LogConfig{Level: "info", Format: "auto"},
+		Limits:      defaultLimits(),
 		Shares:      []ShareConfig{defaultShare()},
 	}
 }
@@ -153,12 +156,14 @@ func (c *Config) check(o origins) error {
 	if c.StopTimeout <= 0 {
 		report("stop_timeout", "%v is no time to finish anything in; the default is 30s", c.StopTimeout)
 	}
-	if n := len(c.Shares); n != 1 {
-		report("shares", "%d shares, and this version serves exactly one; run one overdav for each", n)
+	c.Limits.check("limits.", report)
+	if len(c.Shares) == 0 {
+		report("shares", "there is none; name a directory: overdav serve DIR")
 	}
 	for i, s := range c.Shares {
 		s.check(fmt.Sprintf("shares[%d].", i), report)
 	}
+	c.checkApart(report)
 	return errors.Join(errs...)
 }
 
@@ -183,6 +188,34 @@ func (s *ShareConfig) check(prefix string, report func(key, format string, args 
 	s.Locks.check(prefix+"locks.", report)
 }
 
+// checkApart refuses shares that would get into each other's way.
+func (c *Config) checkApart(report func(key, format string, args ...any)) {
+	for i, s := range c.Shares {
+		for j, other := range c.Shares[:i] {
+			key := fmt.Sprintf("shares[%d].", i)
+			if isPath(s.Path) && samePath(s.Path, other.Path) {
+				report(key+"path", "shares[%d] is at %s already; choose another", j, other.Path)
+			}
+			if s.Upper != "" && filepath.Clean(s.Upper) == filepath.Clean(other.Upper) {
+				report(key+"upper", "shares[%d] has the same; each share keeps its changes in an upper of its own", j)
+			}
+			if s.Work != "" && filepath.Clean(s.Work) == filepath.Clean(other.Work) {
+				report(key+"work", "shares[%d] has the same; each share needs a work directory of its own", j)
+			}
+			if s.Upper == "" && other.Upper == "" && !s.ReadOnly && !other.ReadOnly && slices.Equal(s.Lower, other.Lower) {
+				report(key+"upper", "shares[%d] has the same lowers and would keep its changes in the same place; name an upper for one of them", j)
+			}
+		}
+	}
+}
+
+// samePath says whether two paths of shares, which may be escaped differently,
+// are one.
+func samePath(a, b string) bool {
+	p, err := davfs.NewPrefixes(a, b)
+	return err == nil && p[0] == p[1]
+}
+
 func (l *LockConfig) check(prefix string, report func(key, format string, args ...any)) {
 	const year = 365 * 24 * time.Hour
 	if l.Timeout < time.Second || l.Timeout > year {
@@ -202,7 +235,7 @@ const ownPath = "/.overdav"
 // isPath says whether path, escaped as in an address, can be a share's. Who
 // parses the paths of requests says so.
 func isPath(path string) bool {
-	_, err := davfs.NewParents(davfs.Site{}, path)
+	_, err := davfs.NewPrefixes(path)
 	return err == nil && strings.HasPrefix(path, "/")
 }
 
@@ -284,18 +317,22 @@ func (c *Config) checkListen() error {
 		"listen on 127.0.0.1, or allow it with --anonymous", c.Listen)
 }
 
-// absolute makes the relative names of the share begin at dir.
-func (s *ShareConfig) absolute(dir string) {
+// absolute makes the relative names of files and directories begin at dir.
+func (c *Config) absolute(dir string) {
 	abs := func(p *string) {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
-	for i := range s.Lower {
-		abs(&s.Lower[i])
+	abs(&c.Audit)
+	for i := range c.Shares {
+		s := &c.Shares[i]
+		for i := range s.Lower {
+			abs(&s.Lower[i])
+		}
+		abs(&s.Upper)
+		abs(&s.Work)
 	}
-	abs(&s.Upper)
-	abs(&s.Work)
 }
 
 // site says where clients find the server. The configuration has passed check.

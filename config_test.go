@@ -139,8 +139,13 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 			want: []string{"FILE:2:1: listen: is there twice; remove one"},
 		},
 		{
-			name: "two shares", file: "shares:\n  - lower: [/a]\n  - lower: [/b]\n",
-			want: []string{"FILE:1:1: shares: 2 shares, and this version serves exactly one; run one overdav for each"},
+			name: "shares in each other's way", file: "shares:\n  - {lower: [/a], upper: /u, work: /w}\n  - {lower: [/b], path: /b, upper: /u/, work: /w}\n  - {lower: [/c], path: /%62}\n  - {lower: [/c], path: /c}\n",
+			want: []string{
+				"FILE:3:29: shares[1].upper: shares[0] has the same; each share keeps its changes in an upper of its own",
+				"FILE:3:41: shares[1].work: shares[0] has the same; each share needs a work directory of its own",
+				"FILE:4:19: shares[2].path: shares[1] is at /b already; choose another",
+				"FILE:5:5: shares[3].upper: shares[2] has the same lowers and would keep its changes in the same place; name an upper for one of them",
+			},
 		},
 		{
 			name: "nothing at all", file: "# listen\n",
@@ -148,7 +153,7 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 		},
 		{
 			name: "no share", file: "shares: []\n",
-			want: []string{"FILE:1:1: shares: 0 shares, and this version serves exactly one; run one overdav for each"},
+			want: []string{"FILE:1:1: shares: there is none; name a directory: overdav serve DIR"},
 		},
 		{
 			name: "open to everybody", file: "listen: 0.0.0.0:8080\nshares: [{lower: [/srv]}]\n",
@@ -274,6 +279,8 @@ func TestListenIsLoopbackUnlessAnonymous(t *testing.T) {
 var fileOnly = []string{
 	"log", "shares", "path", "public_url", "trusted_proxies",
 	"symlinks", "names", "junk", "propfind_infinity", "locks", "timeout", "per_user", "total",
+	"audit", "limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
+	"operations", "operation_wait",
 }
 
 // Every setting must lead to a field, and every field must have a setting or be
@@ -327,7 +334,7 @@ func TestShareOptionsTellTheProtocolEverything(t *testing.T) {
 		got := reflect.ValueOf(options)
 		for i := range got.NumField() {
 			switch name := got.Type().Field(i).Name; name {
-			case "Site", "Locks", "User", "Listing", "State", "Log": // newHandler's
+			case "Site", "Others", "Locks", "User", "Access", "Challenge", "Listing", "State", "Log": // newHandler's
 			default:
 				if got.Field(i).IsZero() {
 					t.Errorf("%T.%s is zero though the share says otherwise", options, name)
@@ -337,6 +344,19 @@ func TestShareOptionsTellTheProtocolEverything(t *testing.T) {
 	}
 	if share.Durability = "full"; share.lockOptions().NoSync {
 		t.Error("locks are not synced though changes are")
+	}
+}
+
+func TestByteSizes(t *testing.T) {
+	for text, want := range map[string]string{
+		"0": "0B", "10GiB": "10GiB", "1.5 MiB": "1536KiB", "1kB": "1000B", "3MB": "3000000B", "2TiB": "2TiB", "7B": "7B", "1024GiB": "1TiB",
+		"": "", "10": "", "GiB": "", "-1GiB": "", "1e99TiB": "", "NaNB": "", "10 gigabytes": "", "8388608TiB": "", "InfB": "",
+	} {
+		var b ByteSize
+		err := b.UnmarshalText([]byte(text))
+		if want == "" && err == nil || want != "" && b.String() != want {
+			t.Errorf("%q: got %v, %v, want %q", text, b, err, want)
+		}
 	}
 }
 

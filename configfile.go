@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -45,9 +47,7 @@ func loadFile(name string, c *Config, o origins) (mistakes []error, err error) {
 	}
 	f := &configFile{name: name, origins: o}
 	f.parse(data, c)
-	for i := range c.Shares {
-		c.Shares[i].absolute(dir)
-	}
+	c.absolute(dir)
 	return f.errs, nil
 }
 
@@ -94,8 +94,12 @@ func (f *configFile) where(tk *token.Token) string {
 func (f *configFile) decode(tk *token.Token, node ast.Node, v reflect.Value, key string) {
 	f.origins[key] = origin{where: f.where(tk), key: key}
 	switch {
+	case v.Addr().Type().Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
+		f.scalar(node, v, key)
 	case v.Kind() == reflect.Struct:
 		f.mapping(node, v, key)
+	case v.Kind() == reflect.Map:
+		f.named(node, v, key)
 	case v.Kind() == reflect.Slice:
 		f.sequence(node, v, key)
 	default:
@@ -132,8 +136,34 @@ func (f *configFile) mapping(node ast.Node, v reflect.Value, key string) {
 	}
 }
 
+// named reads a mapping whose keys are the operator's choice.
+func (f *configFile) named(node ast.Node, v reflect.Value, key string) {
+	mapping, ok := node.(*ast.MappingNode)
+	if !ok {
+		f.errorf(node.GetToken(), key, "want names and values, as in { name: value }")
+		return
+	}
+	v.Set(reflect.MakeMap(v.Type()))
+	for _, kv := range mapping.Values {
+		tk := kv.Key.GetToken()
+		name, full := reflect.ValueOf(tk.Value), key+"."+tk.Value
+		if v.MapIndex(name).IsValid() {
+			f.errorf(tk, full, "is there twice; remove one")
+			continue
+		}
+		e := reflect.New(v.Type().Elem()).Elem()
+		f.decode(tk, kv.Value, e, full)
+		v.SetMapIndex(name, e)
+	}
+}
+
 func (f *configFile) sequence(node ast.Node, v reflect.Value, key string) {
 	seq, ok := node.(*ast.SequenceNode)
+	if !ok && v.Type() == reflect.TypeFor[Words]() {
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		f.scalar(node, v.Index(0), key)
+		return
+	}
 	if !ok {
 		f.errorf(node.GetToken(), key, "want a list, as in [/srv/release-2, /srv/release-1]")
 		return
@@ -168,8 +198,64 @@ func (f *configFile) scalar(node ast.Node, v reflect.Value, key string) {
 	}
 }
 
+// Words is a list that may be written as one word when it has no more.
+type Words []string
+
+// A ByteSize is a number of bytes. It is written with a unit, as in 10GiB.
+type ByteSize int64
+
+var byteUnits = []struct {
+	name string
+	size ByteSize
+}{
+	{"KiB", 1 << 10},
+	{"MiB", 1 << 20},
+	{"GiB", 1 << 30},
+	{"TiB", 1 << 40},
+	{"kB", 1e3},
+	{"KB", 1e3},
+	{"MB", 1e6},
+	{"GB", 1e9},
+	{"TB", 1e12},
+	{"B", 1}, // B last: all end in it
+}
+
+// UnmarshalText reads a number with a unit, or "0".
+func (b *ByteSize) UnmarshalText(text []byte) error {
+	for _, unit := range byteUnits {
+		digits, ok := strings.CutSuffix(string(text), unit.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseFloat(strings.TrimSpace(digits), 64)
+		if err != nil || !(n >= 0) || n*float64(unit.size) >= math.MaxInt64 {
+			break
+		}
+		*b = ByteSize(n * float64(unit.size))
+		return nil
+	}
+	if string(text) == "0" {
+		*b = 0
+		return nil
+	}
+	return fmt.Errorf("%q is not a size; write it as in 500MiB or 10GiB", text)
+}
+
+// String is the size in its largest unit that leaves no fraction.
+func (b ByteSize) String() string {
+	for _, unit := range slices.Backward(byteUnits[:4]) {
+		if b >= unit.size && b%unit.size == 0 {
+			return fmt.Sprintf("%d%s", b/unit.size, unit.name)
+		}
+	}
+	return fmt.Sprintf("%dB", int64(b))
+}
+
 // setScalar stores text, from a file, a flag or the environment, in v.
 func setScalar(v reflect.Value, text string) error {
+	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		return u.UnmarshalText([]byte(text))
+	}
 	switch v.Interface().(type) {
 	case string:
 		v.SetString(text)

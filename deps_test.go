@@ -31,7 +31,7 @@ overlay/overlaytest     overlay overlay/internal/at github.com/rogpeppe/go-inter
 overlay/changes         overlay
 davfs                   overlay golang.org/x/net/webdav go.etcd.io/bbolt
 web                     overlay overlay/changes davfs
-auth
+auth                    golang.org/x/crypto github.com/tg123/go-htpasswd github.com/bmatcuk/doublestar/v4
 main                    overlay overlay/changes davfs web auth github.com/rs/zerolog github.com/goccy/go-yaml
 integration_test
 integration_test/judges

@@ -1,66 +1,56 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
-
-	"github.com/rs/zerolog"
 
 	"overdav/davfs"
-	"overdav/overlay"
-	"overdav/web"
 )
 
-// newHandler is what answers requests for the share.
-func newHandler(fsys *overlay.FS, c Config, locks *davfs.Locks, log zerolog.Logger) (http.Handler, error) {
-	share := c.Shares[0]
-	o := share.davOptions()
-	o.Locks = locks
-	o.Listing = web.Listing(fsys, web.Options{HideSymlinks: o.HideSymlinks})
-	o.Log = func(r *http.Request, status int, err error) {
-		e := log.Debug() // the client's fault: the access line has the status
-		if status >= http.StatusInternalServerError {
-			e = log.Error()
-		}
-		e.Err(err).Str(keyMethod, r.Method).Str(keyPath, r.URL.Path).Int(keyStatus, status).Msg("refused")
-	}
-	o.State = func(name string) string {
-		state, err := fsys.State(name)
-		if err != nil { // it went meanwhile, or the listing says the same of the disk
-			log.Debug().Err(err).Str(keyPath, "/"+name).Msg("state not known")
-		}
-		return string(state)
-	}
-	var err error
-	if o.Site, err = c.site(); err != nil {
-		return nil, err
-	}
-	return davfs.NewHandler(davfs.NewFileSystem(fsys), o)
+// router sends each request to the share it is for: the one with the longest
+// path of whole names. What begins with ownPath is no share's.
+//
+// It looks at paths itself, as the shares do: http.ServeMux cleans them and
+// redirects, and WebDAV clients follow no redirect with a PUT.
+type router struct {
+	prefixes davfs.Prefixes // of the shares; the last is ownPath
+	shares   shares
+	own      *http.ServeMux
+	parents  *davfs.Parents // what is left
 }
 
-// openLocks returns the clients' locks, which outlive the server: they are kept
-// beside the staging area, where the kernel leaves them alone. Where nothing
-// can be written there is nothing to lock, and they are kept in memory.
-func openLocks(share ShareConfig, log zerolog.Logger) (*davfs.Locks, error) {
-	o := share.lockOptions()
-	if share.Upper == "" || share.ReadOnly {
-		return davfs.NewLocks(o), nil
-	}
-	file := filepath.Join(share.Work, "overdav", "locks")
-	locks, err := davfs.OpenLocks(file, o)
-	if !errors.Is(err, davfs.ErrLocksCorrupt) {
-		return locks, err
-	}
-	if !o.NoSync {
-		return nil, &hintError{fmt.Errorf("%s: %w", file, err), "remove the file; what clients have locked is forgotten then"}
-	}
-	// The share was promised no more than this after a power cut.
-	log.Warn().Err(err).Msg("locks are damaged and forgotten")
-	if err := os.Remove(file); err != nil {
+func newRouter(c Config, all shares) (*router, error) {
+	site, err := c.site()
+	if err != nil {
 		return nil, err
 	}
-	return davfs.OpenLocks(file, o)
+	var paths []string
+	writable := false
+	for _, s := range all {
+		paths = append(paths, s.layers.Path)
+		writable = writable || !s.layers.readOnly()
+	}
+	ofShares, err := davfs.NewPrefixes(paths...)
+	if err != nil {
+		return nil, err
+	}
+	withOwn, err := davfs.NewPrefixes(append(paths, ownPath)...)
+	if err != nil {
+		return nil, err
+	}
+	return &router{
+		prefixes: withOwn, shares: all, own: http.NewServeMux(),
+		parents: davfs.NewParents(site, ofShares, writable),
+	}, nil
+}
+
+// ServeHTTP answers every request that the server lets in.
+func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch i := rt.prefixes.Find(r); {
+	case i < 0:
+		rt.parents.ServeHTTP(w, r)
+	case i == len(rt.shares):
+		rt.own.ServeHTTP(w, r)
+	default:
+		rt.shares[i].ServeHTTP(w, r)
+	}
 }

@@ -60,6 +60,9 @@ type layers struct {
 	made                []string // by prepare, parents first
 }
 
+// readOnly says that clients can change nothing.
+func (l *layers) readOnly() bool { return l.ReadOnly || l.Upper == "" }
+
 // newLayers fills in what the share leaves open, and touches nothing. home, the
 // state directory, may be empty.
 func newLayers(s ShareConfig, home string) (*layers, error) {

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"io"
 	"io/fs"
 	stdlog "log"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -19,11 +22,17 @@ const (
 	keyAddr    = "addr"    // where the server listens
 	keyBytes   = "bytes"   // of the response's body, or copied up
 	keyDur     = "dur"     // milliseconds
+	keyID      = "id"      // of the request, since the start
+	keyIP      = "ip"      // of who could not log in
+	keyKey     = "key"     // of the configuration
 	keyMethod  = "method"  // of the request
 	keyPath    = "path"    // as clients name it; never a directory of the host
+	keyPort    = "port"    // of who could not log in; 0 behind a proxy
+	keyReason  = "reason"  // why somebody could not log in
 	keyRemote  = "remote"  // the client's address
 	keyStatus  = "status"  // of the response
 	keyTimeout = "timeout" // milliseconds
+	keyUser    = "user"    // who made the request
 )
 
 // newLog returns the program's log. It is written to by main only: the engine
@@ -31,7 +40,7 @@ const (
 // field.
 func newLog(c LogConfig, w io.Writer) zerolog.Logger {
 	if c.Format == "console" || c.Format == "auto" && isTerminal(w) {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, FieldsOrder: fieldsOrder}
 	}
 	level, err := zerolog.ParseLevel(c.Level)
 	if err != nil {
@@ -39,6 +48,16 @@ func newLog(c LogConfig, w io.Writer) zerolog.Logger {
 	}
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()
 }
+
+// fieldsOrder is that of the lines for people: as in JSON, what was asked comes
+// first, then what came of it. What clients chose is quoted where it could be
+// taken for something else.
+var fieldsOrder = []string{
+	keyIP, keyPort, keyMethod, keyPath, keyStatus, keyBytes, keyDur, keyUser, keyReason, keyRemote, keyID,
+}
+
+// Times have milliseconds, so that lines can be told apart and compared.
+func init() { zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00" }
 
 // isTerminal says whether a person is likely to read w.
 func isTerminal(w io.Writer) bool {
@@ -50,61 +69,80 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&fs.ModeCharDevice != 0
 }
 
-// accessLog writes a line for each request when it has ended.
-func accessLog(log zerolog.Logger, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		began := time.Now()
-		cw := &countingWriter{ResponseWriter: w}
-		path := r.URL.Path // before a handler strips something of it
-		aborted := true
-		defer func() {
-			status := cw.status
-			if status == 0 {
-				status = http.StatusOK
-			}
-			e := log.Info()
-			switch {
-			case aborted: // a panic, which is net/http's to handle and report
-				e = log.Warn().Bool("aborted", true)
-			case status >= http.StatusInternalServerError && status != http.StatusInsufficientStorage:
-				e = log.Error()
-			}
-			e.Str(keyMethod, r.Method).Str(keyPath, path).Int(keyStatus, status).Int64(keyBytes, cw.bytes).
-				Dur(keyDur, time.Since(began)).Str(keyRemote, r.RemoteAddr).Msg("request")
-		}()
-		next.ServeHTTP(cw, r)
-		aborted = false
-	})
+// A record is what the log says of a request. Whoever finds out something that
+// it has a field for fills it in.
+type record struct {
+	id             uint64 // of the request, in this process
+	began          time.Time
+	method, path   string         // as they came, before a handler strips something
+	peer           string         // who is connected, as net/http writes it
+	client         netip.AddrPort // who asks (proxies.client)
+	user           string         // "" for nobody who has a name
+	status         int            // of the response; 0 until it begins
+	sent, received int64          // bytes of the bodies
 }
 
-// countingWriter notes what went through it.
-type countingWriter struct {
-	http.ResponseWriter
-	status int
-	bytes  int64
-}
+// sequence numbers the requests of this process.
+var sequence atomic.Uint64
 
-// Unwrap lets http.ResponseController find the server's writer.
-func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-func (w *countingWriter) WriteHeader(status int) {
-	if status >= 200 && w.status == 0 { // 1xx are not the answer
-		w.status = status
+func newRecord(r *http.Request, p proxies) record {
+	return record{
+		id: sequence.Add(1), began: time.Now(), method: r.Method, path: r.URL.Path,
+		peer: r.RemoteAddr, client: p.client(r),
 	}
-	w.ResponseWriter.WriteHeader(status)
 }
 
-func (w *countingWriter) Write(p []byte) (int, error) {
-	n, err := w.ResponseWriter.Write(p)
-	w.bytes += int64(n)
-	return n, err
+// recordOf returns the record of the request with the context; one that nobody
+// reads if it is none of ours.
+func recordOf(ctx context.Context) *record {
+	if x := exchangeOf(ctx); x != nil {
+		return &x.record
+	}
+	return new(record)
 }
 
-// ReadFrom keeps the way to the server's, and so to sendfile(2), open.
-func (w *countingWriter) ReadFrom(src io.Reader) (int64, error) {
-	n, err := io.Copy(w.ResponseWriter, src)
-	w.bytes += n
-	return n, err
+// remote is the client as the log writes it.
+func (rec *record) remote() string {
+	switch {
+	case rec.client.Port() != 0 || !rec.client.IsValid():
+		return rec.peer
+	default:
+		return rec.client.Addr().String()
+	}
+}
+
+// access writes the request's line when it has ended.
+func (rec *record) access(log *zerolog.Logger, aborted bool) {
+	var e *zerolog.Event
+	switch {
+	case aborted: // the answer could not be finished
+		e = log.Warn().Bool("aborted", true)
+	case rec.status >= http.StatusInternalServerError && rec.status != http.StatusInsufficientStorage:
+		e = log.Error()
+	default:
+		e = log.Info()
+	}
+	if e == nil { // the level: nothing is formatted
+		return
+	}
+	e.Str(keyMethod, rec.method).Str(keyPath, rec.path).Int(keyStatus, rec.status).Int64(keyBytes, rec.sent).
+		Dur(keyDur, time.Since(rec.began))
+	if rec.user != "" {
+		e.Str(keyUser, rec.user)
+	}
+	e.Str(keyRemote, rec.remote()).Uint64(keyID, rec.id).Msg("request")
+}
+
+// authFailed writes the line that fail2ban reads (dist/fail2ban): the address
+// comes before what the client chose. reason is one of a few words of ours.
+func (rec *record) authFailed(log *zerolog.Logger, user, reason string) {
+	const longest = 128 // of a user name; ours are shorter
+	e := log.Warn()
+	if e == nil {
+		return
+	}
+	e.Str(keyIP, rec.client.Addr().String()).Uint16(keyPort, rec.client.Port()).
+		Str(keyUser, user[:min(len(user), longest)]).Str(keyReason, reason).Msg("auth-fail")
 }
 
 // engineEvents writes to the log what the engine tells.

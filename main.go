@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 )
 
 // A command is one verb of the command line.
@@ -31,6 +32,7 @@ var commands = []command{
 	{"serve", "[DIR...]", "serve directories over WebDAV; what clients change goes elsewhere", serve},
 	{"check", "[DIR...]", "read the layers that serve would use and report what is wrong with them", check},
 	{"unlock", "--upper DIR [--work DIR]", "after a crash, let the kernel mount an upper again", unlock},
+	{"config", "check [DIR...]", "say what is wrong with the configuration that serve would use", configCommand},
 	{"version", "", "print what this program was built from", version},
 }
 
@@ -45,8 +47,7 @@ func run(e env, args []string) int {
 		printUsage(e.stderr)
 		return 2
 	}
-	switch args[0] {
-	case "help", "-h", "-help", "--help":
+	if args[0] == "help" || isHelp(args[0]) {
 		printUsage(e.stdout)
 		return 0
 	}
@@ -58,6 +59,8 @@ func run(e env, args []string) int {
 	return report(e.stderr, &usageError{fmt.Errorf("unknown command %q", args[0]), "overdav help lists the commands"})
 }
 
+func isHelp(arg string) bool { return arg == "-h" || arg == "-help" || arg == "--help" }
+
 func printUsage(w io.Writer) {
 	fmt.Fprint(w, "usage: overdav COMMAND\n\n")
 	for _, c := range commands {
@@ -68,16 +71,26 @@ func printUsage(w io.Writer) {
 
 // report prints err and returns the exit status that goes with it.
 func report(w io.Writer, err error) int {
+	var found *foundError
 	var config *ConfigError
 	var usage *usageError
 	var hint *hintError
 	switch {
+	case errors.As(err, &found):
+		report(w, found.error)
+		return 2
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return 0
 	case errors.As(err, &config): // a compiler's lines: place first, one for each mistake
 		fmt.Fprintln(w, err)
 		fmt.Fprintln(w, "overdav: nothing was started")
 		return 2
+	case len(split(err)) > 1:
+		status := 0
+		for _, err := range split(err) {
+			status = max(status, report(w, err))
+		}
+		return status
 	case errors.As(err, &usage):
 		fmt.Fprintf(w, "overdav: %v\noverdav: %s\n", err, usage.hint)
 		return 2
@@ -96,6 +109,9 @@ type usageError struct {
 	hint string
 }
 
+// A foundError is what a command was to find: mistakes in a configuration.
+type foundError struct{ error }
+
 // A hintError is an error with a guess at what to do about it.
 type hintError struct {
 	error
@@ -104,3 +120,19 @@ type hintError struct {
 
 func (e *usageError) Unwrap() error { return e.error }
 func (e *hintError) Unwrap() error  { return e.error }
+func (e *foundError) Unwrap() error { return e.error }
+
+// split returns the errors that errors.Join put together.
+func split(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || reflect.TypeOf(err) != joinedError { // fmt.Errorf's have one text
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, split(e)...)
+	}
+	return all
+}
+
+var joinedError = reflect.TypeOf(errors.Join(errors.ErrUnsupported))

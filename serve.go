@@ -7,15 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
-
-	"github.com/rs/zerolog"
-
-	"overdav/overlay"
 )
 
 // serve serves until it is told to stop.
@@ -24,21 +19,31 @@ import (
 // would if they worked on the machine. The limit of open files needs no call;
 // package os raises it to the hard limit (since Go 1.19).
 func serve(e env, args []string) error {
-	c, err := configure("serve", args, e.getenv, e.stdout)
+	read := func(help io.Writer) (Config, error) { return configure("serve", args, e.getenv, help) }
+	c, err := read(e.stdout)
 	if err != nil {
 		return err
 	}
 	log := newLog(c.Log, e.stderr)
-	l, err := newLayers(c.Shares[0], stateHome(e.getenv, os.Geteuid()))
+	c.Limits.allowThreads(len(c.Shares))
+	all, err := newShares(c, stateHome(e.getenv, os.Geteuid()), log)
 	if err != nil {
 		return err
 	}
-	c.Shares[0] = l.ShareConfig
+
+	audit, err := newAudit(c, log)
+	if err != nil {
+		return err
+	}
+	defer audit.close()
 
 	// The first signal asks to finish; stopListening puts the default back, so
 	// that the second one ends the process.
 	ctx, stopListening := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stopListening()
+	reload := newReloads(c, func() (Config, error) { return read(io.Discard) }, log)
+	reload.add(audit.reload)
+	defer reload.start()()
 
 	// Listening comes first, so that an address in use leaves the disk alone.
 	ln, err := listen(c.Listen)
@@ -46,47 +51,20 @@ func serve(e env, args []string) error {
 		return err
 	}
 	defer ln.Close() // the server has closed it already, as a rule
-	fsys, err := openLayers(l, engineEvents(log))
-	if err != nil {
+	if err := all.open(); err != nil {
 		return err
 	}
-	return errors.Join(serveTree(fsys, c, log, func(h http.Handler) error {
-		announce(e.stdout, ln.Addr(), l)
+	h, err := newRouter(c, all)
+	if err == nil {
+		announce(e.stdout, ln.Addr(), all)
 		if c.Anonymous {
 			log.Warn().Msg("everybody who can reach the address may read and write")
 		}
-		return newServer(h, log, c).run(ctx, stopListening, ln)
-	}), fsys.Close())
-}
-
-// serveTree calls run with what answers requests for fsys.
-func serveTree(fsys *overlay.FS, c Config, log zerolog.Logger, run func(http.Handler) error) error {
-	locks, err := openLocks(c.Shares[0], log)
-	if err != nil {
-		return err
+		srv := newServer(h, log, c)
+		srv.audit = audit
+		err = srv.run(ctx, stopListening, ln)
 	}
-	h, err := newHandler(fsys, c, locks, log)
-	if err == nil {
-		err = run(h)
-	}
-	return errors.Join(err, locks.Close())
-}
-
-// openLayers opens the engine, and leaves no directory behind when that fails.
-func openLayers(l *layers, events overlay.Events) (*overlay.FS, error) {
-	err := l.prepare()
-	if err != nil {
-		l.undo()
-		return nil, err
-	}
-	o := l.engineOptions()
-	o.Events = events
-	fsys, err := overlay.Open(o)
-	if err != nil {
-		l.undo()
-		return nil, err
-	}
-	return fsys, nil
+	return errors.Join(err, all.close())
 }
 
 // listen opens the listener. addr has passed Config.check.
@@ -122,9 +100,18 @@ func listen(addr string) (net.Listener, error) {
 
 // announce tells the person who typed the command what is going on: the log
 // is for the operator and names no directory.
-func announce(w io.Writer, addr net.Addr, l *layers) {
+func announce(w io.Writer, addr net.Addr, all shares) {
+	for i, s := range all {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		announceShare(w, addr, s.layers)
+	}
+}
+
+func announceShare(w io.Writer, addr net.Addr, l *layers) {
 	if addr.Network() == "unix" {
-		fmt.Fprintf(w, "serving  unix:%s\n", addr)
+		fmt.Fprintf(w, "serving  unix:%s %s\n", addr, strings.TrimSuffix(l.Path, "/"))
 	} else {
 		fmt.Fprintf(w, "serving  http://%s%s/\n", addr, strings.TrimSuffix(l.Path, "/"))
 	}

@@ -16,27 +16,29 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Bounds on what a client can make the server wait for and hold. There is no
-// bound on how long a request takes: a slow upload of a large file is fine as
-// long as it moves (stallTimeout).
-const (
-	readHeaderTimeout = 10 * time.Second
-	idleTimeout       = 2 * time.Minute // clients want 60 s at least
-	maxHeaderBytes    = 64 << 10
-	stallTimeout      = time.Minute      // one read or write of a body
-	killTimeout       = 10 * time.Second // after StopTimeout, for handlers whose connection is gone
-)
+// killTimeout is how long handlers whose connection is gone may take to end,
+// after StopTimeout.
+const killTimeout = 10 * time.Second
 
 // server is the HTTP side of serve.
 type server struct {
 	http        http.Server
 	log         zerolog.Logger
 	stopTimeout time.Duration
+	audit       *audit         // nil: nothing is audited
+	next        http.Handler   // what answers
+	stall       time.Duration  // how long a body may stand still
+	proxies     proxies        // whose word about their clients counts
+	conns       *connLimit     // of all listeners
 	running     sync.WaitGroup // the requests in a handler
 }
 
 func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
-	s := &server{log: log, stopTimeout: c.StopTimeout}
+	s := &server{log: log, stopTimeout: c.StopTimeout, stall: c.Limits.StallTimeout}
+	if site, err := c.site(); err == nil { // Config.check has refused any other
+		s.proxies = site.TrustedProxies
+	}
+	s.conns = newConnLimit(c.Limits, s.proxies)
 	public, err := c.publicURL()
 	if err != nil || public == nil {
 		public = new(url.URL) // Config.check has refused it, or there is none
@@ -50,12 +52,12 @@ func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
 	if public.Host != "" {
 		_ = protection.AddTrustedOrigin(strings.ToLower(public.Scheme + "://" + public.Host)) // fails only on what check refuses
 	}
-	h = protection.Handler(h)
+	s.next = protection.Handler(h)
 	s.http = http.Server{
-		Handler:           s.track(accessLog(log, keepMoving(h))),
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
+		Handler:           s,
+		ReadHeaderTimeout: c.Limits.HeaderTimeout,
+		IdleTimeout:       c.Limits.IdleTimeout,
+		MaxHeaderBytes:    c.Limits.maxHeaderBytes(),
 		ErrorLog:          stdLogger(log),
 		// OPTIONS * is a question for WebDAV too.
 		DisableGeneralOptionsHandler: true,
@@ -67,7 +69,7 @@ func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
 // runs has finished or has had stopTimeout to.
 func (s *server) run(ctx context.Context, stopping func(), ln net.Listener) error {
 	ended := make(chan error, 1)
-	go func() { ended <- s.http.Serve(ln) }()
+	go func() { ended <- s.http.Serve(s.conns.listener(ln)) }()
 	s.log.Info().Str(keyAddr, ln.Addr().String()).Msg("serving")
 	select {
 	case err := <-ended:
@@ -89,15 +91,25 @@ func (s *server) run(ctx context.Context, stopping func(), ln net.Listener) erro
 	return err
 }
 
-// track counts the requests being handled, which http.Server.Close does not
-// wait for.
-func (s *server) track(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.running.Add(1)
-		defer s.running.Done()
-		defer endOnPanic()
-		next.ServeHTTP(w, r)
-	})
+// ServeHTTP is what happens to every request, whatever it is: it is counted,
+// as http.Server.Close does not wait for handlers; a mistake ends the program;
+// its bytes pass through an exchange; and in the end the log says what became of
+// it.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.running.Add(1)
+	defer s.running.Done()
+	defer endOnPanic()
+	x := &exchange{record: newRecord(r, s.proxies), stall: s.stall}
+	r = x.begin(w, r)
+	aborted := true
+	defer func() {
+		x.end()
+		x.started()
+		s.audit.note(&x.record, r, w.Header())
+		x.access(&s.log, aborted)
+	}()
+	s.next.ServeHTTP(x, r)
+	aborted = false
 }
 
 // endOnPanic ends the program when a handler panics, where net/http would go

@@ -206,13 +206,14 @@ func TestListenTakesOverADeadSocketOnly(t *testing.T) {
 
 func TestAccessLogIsOneTrueLinePerRequest(t *testing.T) {
 	var buf bytes.Buffer
-	h := accessLog(zerolog.New(&buf), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h := newServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusEarlyHints)
 		w.WriteHeader(http.StatusInsufficientStorage)
 		_, _ = w.Write([]byte("12345"))
 		_, _ = io.Copy(w, strings.NewReader("678"))
 		r.URL.Path = "/stripped"
-	}))
+		recordOf(r.Context()).user = "al\"ice"
+	}), zerolog.New(&buf), defaultConfig())
 	srv := httptest.NewServer(h)
 	resp, err := http.Get(srv.URL + "/a%0Ab")
 	if err != nil {
@@ -225,7 +226,7 @@ func TestAccessLogIsOneTrueLinePerRequest(t *testing.T) {
 	}
 	// People read it, too: what was asked comes first, then what came of it.
 	at := 0
-	for _, key := range []string{keyMethod, keyPath, keyStatus, keyBytes, keyDur, keyRemote} {
+	for _, key := range []string{keyMethod, keyPath, keyStatus, keyBytes, keyDur, keyUser, keyRemote, keyID} {
 		next := strings.Index(buf.String(), `"`+key+`":`)
 		if next < at {
 			t.Errorf("%s is missing or too early in %s", key, buf.String())
@@ -237,7 +238,7 @@ func TestAccessLogIsOneTrueLinePerRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key, want := range map[string]any{
-		"level": "info", keyMethod: "GET", keyPath: "/a\nb", keyStatus: 507.0, keyBytes: 8.0, "message": "request",
+		"level": "info", keyMethod: "GET", keyPath: "/a\nb", keyStatus: 507.0, keyBytes: 8.0, keyUser: `al"ice`, "message": "request",
 	} {
 		if got[key] != want {
 			t.Errorf("%s is %v, want %v", key, got[key], want)
@@ -253,12 +254,12 @@ func TestDownloadsStillReachTheServersReadFrom(t *testing.T) {
 	if err := os.WriteFile(name, make([]byte, size), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h := accessLog(discardLog(), keepMoving(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h := newServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, name)
-	})))
+	}), discardLog(), defaultConfig())
 	for rng, want := range map[string]int64{"": size, "bytes=5-1500004": 1_500_000} {
 		rec := &readFromRecorder{ResponseRecorder: httptest.NewRecorder()}
-		r := httptest.NewRequest("GET", "/f", nil)
+		r := httptest.NewRequest("GET", "http://127.0.0.1/f", nil)
 		r.Header.Set("Range", rng)
 		h.ServeHTTP(rec, r)
 		if rec.fromFile != want {
@@ -289,6 +290,7 @@ func (w *readFromRecorder) ReadFrom(src io.Reader) (int64, error) {
 func (w *readFromRecorder) SetWriteDeadline(time.Time) error { return nil }
 
 func TestAStalledUploadIsCutAndASlowOneIsNot(t *testing.T) {
+	stall := defaultLimits().StallTimeout
 	synctest.Test(t, func(t *testing.T) {
 		result := make(chan string, 1)
 		client, conn := net.Pipe()
@@ -297,7 +299,7 @@ func TestAStalledUploadIsCutAndASlowOneIsNot(t *testing.T) {
 		srv := newServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			body, err := io.ReadAll(r.Body)
 			if r.Method == "COPY" { // long work after the body must not look like a lost client
-				time.Sleep(5 * stallTimeout)
+				time.Sleep(5 * stall)
 				err = r.Context().Err()
 			}
 			result <- fmt.Sprint(string(body), " ", err)
@@ -307,7 +309,7 @@ func TestAStalledUploadIsCutAndASlowOneIsNot(t *testing.T) {
 
 		fmt.Fprint(client, "PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n")
 		for _, b := range "abc" {
-			time.Sleep(stallTimeout - time.Second)
+			time.Sleep(stall - time.Second)
 			fmt.Fprintf(client, "%c", b)
 		}
 		if got := <-result; got != "abc <nil>" {
@@ -317,7 +319,7 @@ func TestAStalledUploadIsCutAndASlowOneIsNot(t *testing.T) {
 			t.Errorf("after a slow upload: %v, %v", resp, err)
 		}
 
-		time.Sleep(stallTimeout + time.Second) // the connection may rest longer than a body
+		time.Sleep(stall + time.Second) // the connection may rest longer than a body
 		fmt.Fprint(client, "COPY / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
 		if line, err := answers.ReadString('\n'); line != "HTTP/1.1 100 Continue\r\n" {
 			t.Fatalf("asked whether to go on: %q, %v", line, err)
@@ -360,7 +362,7 @@ func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
 // must end, not go on without answering.
 func TestPanicEndsTheProgram(t *testing.T) {
 	if os.Getenv("OVERDAV_TEST_PANIC") != "" {
-		s := newServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("on purpose") }), zerolog.Nop(), Config{})
+		s := newServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("on purpose") }), zerolog.Nop(), defaultConfig())
 		s.http.Handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "http://127.0.0.1/", nil))
 		return
 	}

@@ -166,7 +166,12 @@ const sumsAttr = "user.overdav.sums"
 
 // knownSums returns the checksums of a file, if they are known.
 func (h *Handler) knownSums(p Path, info *overlay.Info) (s sums, ok bool) {
-	value, err := h.tree.Getxattr(p.Name(), sumsAttr)
+	return sumsIn(func(attr string) ([]byte, error) { return h.tree.Getxattr(p.Name(), attr) }, info)
+}
+
+// sumsIn is knownSums by way of whoever reads an attribute of the file.
+func sumsIn(xattr func(string) ([]byte, error), info *overlay.Info) (s sums, ok bool) {
+	value, err := xattr(sumsAttr)
 	if err != nil {
 		return sums{}, false // not known, for whatever reason
 	}
@@ -206,12 +211,12 @@ func (h *Handler) keepSums(p Path, u *upload) {
 // Preconditions: source and destination are locked, and rq.info is from before
 // the copy.
 func (h *Handler) copySums(rq *request) {
-	known, ok := h.knownSums(rq.path, rq.info)
+	known, ok := h.knownSums(rq.at(), rq.info)
 	if !ok {
 		return
 	}
-	src, err1 := look(h.tree, rq.path)
-	dst, err2 := look(h.tree, rq.dst)
+	src, err1 := look(h.tree, rq.at())
+	dst, err2 := look(h.tree, rq.dstAt())
 	if err1 != nil || err2 != nil || src == nil || dst == nil {
 		return
 	}
@@ -220,5 +225,5 @@ func (h *Handler) copySums(rq *request) {
 		return
 	}
 	// As in keepSums.
-	_ = h.tree.Setxattr(rq.dst.Name(), sumsAttr, []byte(tag+" "+known.property()))
+	_ = h.tree.Setxattr(rq.dstAt().Name(), sumsAttr, []byte(tag+" "+known.property()))
 }

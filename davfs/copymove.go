@@ -26,7 +26,7 @@ func (h *Handler) delete(w http.ResponseWriter, rq *request) error {
 	if err := mustExist(rq); err != nil {
 		return err
 	}
-	if err := removeAll(h.tree, rq.path.Name()); err != nil {
+	if err := removeAll(h.tree, rq.at().Name()); err != nil {
 		return err
 	}
 	h.note(rq, h.locks.RemoveTree(rq.real))
@@ -53,10 +53,10 @@ func (h *Handler) mkcol(w http.ResponseWriter, rq *request) error {
 	if rq.info != nil {
 		return &protocolError{status: http.StatusMethodNotAllowed, err: syscall.EEXIST} // RFC 4918, section 9.3.1
 	}
-	if err := h.tree.Mkdir(rq.path.Name(), 0o777); err != nil {
+	if err := h.tree.Mkdir(rq.at().Name(), 0o777); err != nil {
 		return err
 	}
-	h.setOCMtime(w, rq, rq.path)
+	h.setOCMtime(w, rq, rq.at())
 	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(http.StatusCreated)
 	return nil
@@ -69,6 +69,9 @@ func (h *Handler) setOCMtime(w http.ResponseWriter, rq *request, p Path) {
 	mtime, ok, err := parseOCMtime(rq.Header)
 	if !ok || err != nil {
 		return
+	}
+	if link, err := h.tree.Lstat(p.Name()); err != nil || isSymlink(link) {
+		return // of a link that was moved, the time is not what it leads to
 	}
 	if err := h.tree.Chtimes(p.Name(), time.Time{}, mtime); err != nil {
 		h.note(rq, err)
@@ -88,7 +91,7 @@ func (h *Handler) copy(w http.ResponseWriter, rq *request) error {
 		return refuse(http.StatusBadRequest, "COPY has depth 0 or infinity") // RFC 4918, section 9.8.3
 	}
 	return h.transfer(w, rq, func(dst string, overwrite bool) error {
-		err := h.tree.Copy(rq.path.Name(), dst, overlay.CopyOptions{Overwrite: overwrite, Shallow: d == depthZero})
+		err := h.tree.Copy(rq.at().Name(), dst, overlay.CopyOptions{Overwrite: overwrite, Shallow: d == depthZero})
 		if err == nil {
 			h.copySums(rq)
 		}
@@ -107,7 +110,7 @@ func (h *Handler) move(w http.ResponseWriter, rq *request) error {
 		return refuse(http.StatusBadRequest, "MOVE of a collection has infinite depth") // RFC 4918, section 9.9.2
 	}
 	return h.transfer(w, rq, func(dst string, overwrite bool) error {
-		return h.tree.Move(rq.path.Name(), dst, overwrite)
+		return h.tree.Move(rq.at().Name(), dst, overwrite)
 	})
 }
 
@@ -143,11 +146,11 @@ func (h *Handler) transfer(w http.ResponseWriter, rq *request, do func(dst strin
 	if rq.dstInfo != nil && !overwrite {
 		return &protocolError{status: http.StatusPreconditionFailed, err: syscall.EEXIST} // RFC 4918, section 10.6
 	}
-	if err := do(dst.Name(), overwrite); err != nil {
+	if err := do(rq.dstAt().Name(), overwrite); err != nil {
 		return err
 	}
 	h.note(rq, h.forgetLocks(rq, rq.dstInfo))
-	h.setOCMtime(w, rq, dst)
+	h.setOCMtime(w, rq, rq.dstAt())
 	writeDone(w, rq.dstInfo != nil)
 	return nil
 }
@@ -158,9 +161,12 @@ func (h *Handler) readDestination(rq *request) error {
 	if err != nil {
 		return err
 	}
-	inShare, ok := dst.below(h.share)
+	inShare, ok := h.inShare(dst)
 	if !ok {
 		return errOutsideShare
+	}
+	if rq.permit.closed(inShare) {
+		return denied()
 	}
 	if err := h.policy.checkCreate(inShare); err != nil {
 		return err
@@ -172,6 +178,13 @@ func (h *Handler) readDestination(rq *request) error {
 		return refuse(http.StatusForbidden, "a hidden symlink is on the way to the destination")
 	}
 	rq.dst, rq.dstReal, rq.dstSlash = inShare, h.real(inShare, false), slash
-	rq.dstInfo, err = look(h.tree, inShare)
-	return err
+	if rq.permit.limited() {
+		if rq.dstReal, err = h.resolve(inShare, false); err != nil {
+			return err
+		}
+	}
+	if rq.dstInfo, err = look(h.tree, rq.dstAt()); err != nil {
+		return err
+	}
+	return rq.authoriseDestination()
 }

@@ -9,10 +9,11 @@
 // that it lists. docs/decisions/ says what was weighed.
 //
 // A request passes through one guard (guard.go): its path becomes a name of
-// the tree, once; its body is bounded; its preconditions, its If header and
-// the locks on all that it would touch are looked at. Then its method does one
+// the tree, once; the user's rights to it are looked at (access.go), its body is
+// bounded; its preconditions, its If header and the locks on all that it would
+// touch are looked at. Then its method does one
 // operation of the engine, each of which is atomic, with the names concerned
-// held (names.go) and the preconditions looked at again. Errors become
+// held (namelocks.go) and rights and preconditions looked at again. Errors become
 // statuses in one table (status.go).
 //
 // Names are bytes, slash-separated, without a leading slash; "." is the root.

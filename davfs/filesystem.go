@@ -155,10 +155,15 @@ func (s *FileSystem) LockSystem(locks *Locks, principal string) *LockSystem {
 // look finds what a path shows: nil for nothing.
 func look(tree *overlay.FS, p Path) (*overlay.Info, error) {
 	info, err := statOrLink(tree, p.Name())
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG) {
+	if isNothing(err) {
 		return nil, nil
 	}
 	return info, err
+}
+
+// isNothing says that there is nothing, and cannot be.
+func isNothing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG)
 }
 
 // statOrLink follows symlinks, but tells of one that leads nowhere itself: it

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"overdav/overlay"
 )
 
 // maxRanges is how many ranges of one file a request may ask for; beyond, the
@@ -27,11 +29,14 @@ func (h *Handler) get(w http.ResponseWriter, rq *request) error {
 	case !rq.info.Mode().IsRegular():
 		return refuse(http.StatusForbidden, "a special file has no content")
 	}
-	f, err := h.tree.Open(rq.path.Name())
+	f, err := h.tree.Open(rq.at().Name())
 	if err != nil {
 		return err
 	}
 	defer f.Close() // it was only read
+	if err := rq.opened(f); err != nil {
+		return err
+	}
 	info, err := f.Info()
 	if err != nil {
 		return err
@@ -104,11 +109,68 @@ func lastModified(t time.Time) time.Time {
 	return t.Truncate(time.Second)
 }
 
+// A Member is what a listing may tell of a member of a collection.
+type Member struct {
+	Name       string
+	Collection bool
+	// Info tells of the member, or of what it leads to if it is a symlink that
+	// leads anywhere; nil where the name alone may be told.
+	Info *overlay.Info
+}
+
+// membersFor are the members of a collection that the user sees.
+func (h *Handler) membersFor(rq *request) ([]Member, error) {
+	dir, err := h.tree.Open(rq.at().Name())
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close() // it was only read
+	if err := rq.opened(dir); err != nil {
+		return nil, err
+	}
+	infos, err := dir.Infos(-1)
+	if err != nil {
+		return nil, err
+	}
+	members := make([]Member, 0, len(infos))
+	for _, info := range infos {
+		if h.opts.HideSymlinks && isSymlink(info) {
+			continue
+		}
+		if m, ok := h.member(rq, info); ok {
+			members = append(members, m)
+		}
+	}
+	return members, nil
+}
+
+// member is what the user may be told of one member; not ok for nothing.
+func (h *Handler) member(rq *request, info *overlay.Info) (m Member, ok bool) {
+	name := info.Name()
+	if !rq.permit.limited() {
+		info = followed(h.tree, rq.path.Name(), info)
+		return Member{name, info.IsDir(), info}, true
+	}
+	p, real := rq.path.child(name), rq.real.child(name)
+	if isSymlink(info) {
+		info, real = h.leadsTo(real, info)
+	}
+	m = Member{name, info.IsDir(), info}
+	if !rq.permit.rights(p, real).Has(RightRead) {
+		m.Info = nil
+	}
+	return m, rq.permit.sees(p, real)
+}
+
 // getCollection answers with the members: who lists them decides on HTML or
 // JSON by Accept.
 func (h *Handler) getCollection(w http.ResponseWriter, rq *request) error {
 	if h.opts.Listing != nil {
-		h.opts.Listing(w, rq.Request, rq.path.Name())
+		members, err := h.membersFor(rq)
+		if err != nil {
+			return err
+		}
+		h.opts.Listing(w, rq.Request, rq.path.Name(), members)
 		return nil
 	}
 	page := []byte("<!DOCTYPE html>\n<title>WebDAV collection</title>\n")

@@ -85,7 +85,7 @@ func TestDatesProveLittle(t *testing.T) {
 func TestListingHookAnswersForCollections(t *testing.T) {
 	var asked []string
 	s := serve(t, map[string]string{"d/e/": ""}, func(o *Options) {
-		o.Listing = func(w http.ResponseWriter, r *http.Request, dir string) { asked = append(asked, dir) }
+		o.Listing = func(w http.ResponseWriter, r *http.Request, dir string, _ []Member) { asked = append(asked, dir) }
 	})
 	s.want(200, "GET", "/", "")
 	s.want(200, "GET", "/d/e/", "")

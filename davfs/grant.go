@@ -50,12 +50,18 @@ func (h *Handler) grant(w http.ResponseWriter, rq *request, ask LockRequest) err
 		return refuse(http.StatusConflict, "there is no such collection")
 	}
 	ask.Collection = exists && rq.info.IsDir()
+	if ask.Infinite {
+		w := treeWalk{h: h, rq: rq, need: demandOf("LOCK", rq.info).own}
+		if err := w.members(rq.path, rq.real, rq.info); err != nil {
+			return err
+		}
+	}
 	lock, err := h.locks.Create(rq.Context(), ask)
 	if err != nil {
 		return h.lockedError(rq, err, "no-conflicting-lock")
 	}
 	if !exists && h.junk(rq.path) != JunkDrop {
-		if err := h.makeEmpty(rq.path); err != nil {
+		if err := h.makeEmpty(rq.at()); err != nil {
 			return errors.Join(err, h.locks.Unlock(lock.Token, rq.user, rq.real))
 		}
 	}
@@ -101,7 +107,7 @@ func (h *Handler) refresh(w http.ResponseWriter, rq *request, ask LockRequest) e
 // answerLock tells of all locks on the resource (RFC 4918, section 9.10.1).
 func (h *Handler) answerLock(w http.ResponseWriter, rq *request, status int) {
 	body := []byte(xmlHeader + `<D:prop xmlns:D="DAV:"><D:lockdiscovery>`)
-	for _, lock := range h.locks.Covering(rq.real) {
+	for _, lock := range rq.permit.told(rq.user, h.locks.Covering(rq.real)) {
 		body = appendActiveLock(body, h.hrefPrefix(rq), lock)
 	}
 	body = append(body, "</D:lockdiscovery></D:prop>\n"...)
@@ -138,7 +144,12 @@ func (h *Handler) lockedError(rq *request, err error, condition string) error {
 	}
 	answer := &protocolError{status: http.StatusLocked, condition: condition, err: err}
 	for _, root := range locked.Roots {
-		answer.hrefs = append(answer.hrefs, string(appendHref(nil, h.hrefPrefix(rq), root, false)))
+		if rq.permit.sees(root, root) {
+			answer.hrefs = append(answer.hrefs, string(appendHref(nil, h.hrefPrefix(rq), root, false)))
+		}
+	}
+	if len(answer.hrefs) == 0 { // the grammar wants one
+		answer.hrefs = []string{string(appendHref(nil, h.hrefPrefix(rq), rq.path, false))}
 	}
 	return answer
 }
@@ -184,7 +195,7 @@ func isNewLock(rq *request) bool { return rq.ContentLength != 0 }
 
 // writeLockDiscovery tells of the locks on a resource.
 func writeLockDiscovery(m *multistatus, tag propTag, e *entry) bool {
-	locks := e.h.locks.Covering(e.real)
+	locks := e.permit.told(e.user, e.h.locks.Covering(e.real))
 	if len(locks) == 0 {
 		m.empty(tag)
 		return true

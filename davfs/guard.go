@@ -13,18 +13,39 @@ import (
 type request struct {
 	*http.Request
 	path  Path // in the share
-	real  Path // the same without symlinks, for locks
+	real  Path // the same without symlinks, for locks and for rights
 	slash bool // the client takes it for a collection
 	front front
 	ifs   ifHeader
 	user  string
 	info  *overlay.Info // what is there; nil for nothing. hold looks again
 
+	permit  permit // what the user may do
+	follows bool   // the method follows a symlink that is the last name
+
 	// Of COPY and MOVE, from readDestination.
 	dst      Path
 	dstReal  Path
 	dstSlash bool
 	dstInfo  *overlay.Info
+}
+
+// at is the path by which the tree is asked: the one that the client wrote, or,
+// where the user's rights have been looked at, the one without symlinks to which
+// they belong.
+func (rq *request) at() Path {
+	if rq.permit.limited() {
+		return rq.real
+	}
+	return rq.path
+}
+
+// dstAt is at for the destination.
+func (rq *request) dstAt() Path {
+	if rq.permit.limited() {
+		return rq.dstReal
+	}
+	return rq.dst
 }
 
 // guard turns a request into one whose path is a name of the tree, and refuses
@@ -34,7 +55,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 	if err != nil {
 		return nil, err
 	}
-	p, ok := p.below(h.share)
+	p, ok := h.inShare(p)
 	if !ok {
 		return nil, errOutsideShare
 	}
@@ -44,12 +65,20 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 	if m.noBody && hasBody(r) {
 		return nil, refuse(http.StatusUnsupportedMediaType, "the method takes no body") // RFC 4918, section 9.3
 	}
-	rq := &request{Request: r, path: p, real: p, slash: slash || p.IsRoot()}
-	if m.changes {
-		rq.real = h.real(p, m.follows)
-	}
+	rq := &request{Request: r, path: p, real: p, slash: slash || p.IsRoot(), permit: h.permit(r), follows: m.follows}
 	if h.opts.User != nil {
 		rq.user = h.opts.User(r)
+	}
+	if rq.permit.closed(p) {
+		return rq, rq.authoriseClosed()
+	}
+	switch {
+	case rq.permit.limited():
+		if rq.real, err = h.resolve(p, m.follows); err != nil {
+			return nil, err
+		}
+	case m.changes:
+		rq.real = h.real(p, m.follows)
 	}
 	if err := h.refuseLinks(p); err != nil {
 		return nil, err
@@ -60,7 +89,10 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 	if rq.ifs, err = parseIf(r.Header); err != nil {
 		return nil, err
 	}
-	if rq.info, err = look(h.tree, p); err != nil {
+	if rq.info, err = h.lookFor(rq); err != nil {
+		return nil, err
+	}
+	if err := rq.authorise(); err != nil {
 		return nil, err
 	}
 	if err := h.mayMake(rq); err != nil {
@@ -123,7 +155,10 @@ func (h *Handler) preconditions(rq *request) error {
 	case preconditionFailed:
 		return refuse(http.StatusPreconditionFailed, "a conditional header does not hold")
 	}
-	holds, err := rq.ifs.holds(rq.path, h.resolveTag(rq), h.stateOf)
+	if !rq.ifs.given() {
+		return nil
+	}
+	holds, err := rq.ifs.holds(rq.path, h.resolveTag(rq), h.stateOf(rq))
 	if err != nil {
 		return err
 	}
@@ -157,7 +192,7 @@ func (h *Handler) resolveTag(rq *request) func(string) (Path, error) {
 		if err != nil {
 			return Path{}, err
 		}
-		p, ok := p.below(h.share)
+		p, ok := h.inShare(p)
 		if !ok {
 			return Path{}, errOutsideShare
 		}
@@ -165,20 +200,30 @@ func (h *Handler) resolveTag(rq *request) func(string) (Path, error) {
 	}
 }
 
-// stateOf is what an If list is held against.
-func (h *Handler) stateOf(p Path) (ifState, error) {
-	info, err := look(h.tree, p)
-	if err != nil {
-		return ifState{}, err
+// stateOf is what an If list is held against. Of what the user may not read
+// there is no entity tag, as if nothing were there.
+func (h *Handler) stateOf(rq *request) func(Path) (ifState, error) {
+	return func(p Path) (ifState, error) {
+		real := h.real(p, true)
+		var state ifState
+		for _, lock := range h.locks.Covering(real) {
+			state.tokens = append(state.tokens, lock.Token)
+		}
+		if p != rq.path && !rq.permit.rights(p, real).Has(RightRead) {
+			return state, nil
+		}
+		if rq.permit.limited() {
+			p = real
+		}
+		info, err := look(h.tree, p)
+		if err != nil {
+			return ifState{}, err
+		}
+		if info != nil {
+			state.etag = entityTag(info)
+		}
+		return state, nil
 	}
-	var state ifState
-	for _, lock := range h.locks.Covering(h.real(p, true)) {
-		state.tokens = append(state.tokens, lock.Token)
-	}
-	if info != nil {
-		state.etag = entityTag(info)
-	}
-	return state, nil
 }
 
 // hold takes the names that a change concerns and looks again at everything
@@ -196,13 +241,8 @@ func (h *Handler) hold(rq *request, paths ...Path) (release func(), err error) {
 			unlock()
 		}
 	}()
-	if rq.info, err = look(h.tree, rq.path); err != nil {
+	if err = h.lookAgain(rq, len(paths) > 1); err != nil {
 		return nil, err
-	}
-	if len(paths) > 1 {
-		if rq.dstInfo, err = look(h.tree, rq.dst); err != nil {
-			return nil, err
-		}
 	}
 	if err = h.preconditions(rq); err != nil {
 		return nil, err
@@ -211,6 +251,31 @@ func (h *Handler) hold(rq *request, paths ...Path) (release func(), err error) {
 		return nil, err
 	}
 	return unlock, nil
+}
+
+// lookAgain looks what is there and what the user may do to it.
+//
+// Preconditions: the names are held.
+func (h *Handler) lookAgain(rq *request, twoNames bool) (err error) {
+	if err = h.stillLeads(rq, twoNames); err != nil {
+		return err
+	}
+	if rq.info, err = h.lookFor(rq); err != nil {
+		return err
+	}
+	if err = rq.authorise(); err != nil {
+		return err
+	}
+	if !twoNames {
+		return h.authoriseMembers(rq)
+	}
+	if rq.dstInfo, err = look(h.tree, rq.dstAt()); err != nil {
+		return err
+	}
+	if err = rq.authoriseDestination(); err != nil {
+		return err
+	}
+	return h.authoriseMembers(rq)
 }
 
 // tokens refuses a change of what is locked unless the client has submitted a

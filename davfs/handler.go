@@ -3,9 +3,8 @@ package davfs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
-	"strings"
+	"slices"
 
 	"overdav/overlay"
 )
@@ -15,6 +14,9 @@ type Options struct {
 	// Prefix is the path of the share in the server, "/dav" or "" for its root,
 	// percent-encoded.
 	Prefix string
+	// Others are paths of the server where something else stands, such as other
+	// shares. What the tree has at those beneath Prefix cannot be reached.
+	Others []string
 	// Site says how clients address the server.
 	Site Site
 	// Locks holds the locks of the share. Nil means locks in memory.
@@ -24,6 +26,13 @@ type Options struct {
 	User func(*http.Request) string
 	// ReadOnly refuses every method that changes something.
 	ReadOnly bool
+	// Access says what whoever makes a request may do. Nil, or a nil Access,
+	// means everything.
+	Access func(*http.Request) Access
+	// Challenge is asked when somebody is refused for want of a right: where a
+	// name and a password could help, it sets WWW-Authenticate and answers
+	// true, and the refusal is 401. Nil means that they never do.
+	Challenge func(http.Header, *http.Request) bool
 	// InfiniteDepth is how many resources a PROPFIND of infinite depth may
 	// answer with; 0 refuses it.
 	InfiniteDepth int
@@ -35,9 +44,9 @@ type Options struct {
 	// HideSymlinks shows no symlink and nothing through one; else they are
 	// resolved inside the tree.
 	HideSymlinks bool
-	// Listing answers GET and HEAD of collections; dir is a name of the tree.
-	// Nil means an empty page.
-	Listing func(w http.ResponseWriter, r *http.Request, dir string)
+	// Listing answers GET and HEAD of collections; dir is a name of the tree,
+	// members what whoever asks may know of. Nil means an empty page.
+	Listing func(w http.ResponseWriter, r *http.Request, dir string, members []Member)
 	// State says how a name in the upper layer differs from the lower ones:
 	// "added", "modified", "attributes" or "renamed". Nil means that nobody
 	// knows.
@@ -54,6 +63,7 @@ type Handler struct {
 	tree   *overlay.FS
 	opts   Options
 	share  Path
+	others Prefixes
 	policy namePolicy
 	locks  *Locks
 	// parents answers above the share.
@@ -68,24 +78,29 @@ func NewHandler(fs *FileSystem, o Options) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Handler{fs: fs, tree: fs.tree, opts: o, share: share, policy: policy, locks: o.Locks}
+	others, err := NewPrefixes(o.Others...)
+	if err != nil {
+		return nil, err
+	}
+	others = slices.DeleteFunc(others, func(p Path) bool { return !share.Contains(p) })
+	h := &Handler{fs: fs, tree: fs.tree, opts: o, share: share, others: others, policy: policy, locks: o.Locks}
 	if h.locks == nil {
 		h.locks = NewLocks(LockOptions{})
 	}
 	if _, err := o.Site.front(&http.Request{}, policy); err != nil {
 		return nil, err // of the public URL; nothing else is in that request
 	}
-	h.parents = &Parents{site: o.Site, shares: []Path{share}}
+	h.parents = &Parents{site: o.Site, shares: Prefixes{share}}
 	return h, h.pruneLocks()
 }
 
-// parseShare reads a prefix.
-func parseShare(prefix string) (Path, error) {
-	p, _, err := parsePath(strings.TrimSuffix(prefix, "/")+"/", namePolicy{bytes: true})
-	if err != nil {
-		return Path{}, fmt.Errorf("prefix %q: %w", prefix, err)
+// inShare returns p, which starts at the server's root, as seen from the
+// share's, and whether it is the share's at all.
+func (h *Handler) inShare(p Path) (Path, bool) {
+	if h.others.longest(p) >= 0 {
+		return Path{}, false
 	}
-	return p, nil
+	return p.below(h.share)
 }
 
 // A method is what a Handler does for one HTTP method.
@@ -102,18 +117,18 @@ var methods map[string]method
 
 func init() {
 	methods = map[string]method{
-		"OPTIONS":   {serve: (*Handler).options},
-		"GET":       {serve: (*Handler).get},
-		"HEAD":      {serve: (*Handler).get},
+		"OPTIONS":   {serve: (*Handler).options, follows: true},
+		"GET":       {serve: (*Handler).get, follows: true},
+		"HEAD":      {serve: (*Handler).get, follows: true},
 		"PUT":       {serve: (*Handler).put, changes: true, follows: true},
 		"PATCH":     {serve: (*Handler).patch, changes: true, follows: true},
 		"DELETE":    {serve: (*Handler).delete, changes: true},
 		"MKCOL":     {serve: (*Handler).mkcol, changes: true, noBody: true},
-		"COPY":      {serve: (*Handler).copy, changes: true},
+		"COPY":      {serve: (*Handler).copy, changes: true, follows: true},
 		"MOVE":      {serve: (*Handler).move, changes: true},
 		"LOCK":      {serve: (*Handler).lock, changes: true, follows: true},
 		"UNLOCK":    {serve: (*Handler).unlock, changes: true, follows: true},
-		"PROPFIND":  {serve: (*Handler).propfind},
+		"PROPFIND":  {serve: (*Handler).propfind, follows: true},
 		"PROPPATCH": {serve: (*Handler).proppatch, changes: true, follows: true},
 	}
 }
@@ -131,7 +146,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return refuse(http.StatusMethodNotAllowed, "no such method here")
 	}
 	if r.Method == http.MethodOptions && r.URL.Path == "*" {
-		return h.options(w, &request{Request: r})
+		return h.options(w, &request{Request: r, permit: h.permit(r)})
 	}
 	if p, _, err := requestPath(r, h.policy); err == nil && h.parents.has(p) {
 		return h.parents.serve(w, r)
@@ -145,6 +160,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 
 // fail answers with an error that a handler returned before it wrote anything.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	err = h.challenge(w.Header(), r, err)
 	status := Status(r.Method, err)
 	if h.opts.Log != nil && status != http.StatusNotModified {
 		h.opts.Log(r, status, err)

@@ -12,22 +12,15 @@ import (
 // Windows and Office look for a WebDAV server there; GNOME mounts the topmost
 // that claims to be one, and so must be able to list it.
 type Parents struct {
-	site   Site
-	shares []Path
+	site     Site
+	shares   Prefixes
+	writable bool
 }
 
-// NewParents returns the collections above shares with these prefixes
-// (Options.Prefix).
-func NewParents(site Site, prefixes ...string) (*Parents, error) {
-	p := &Parents{site: site}
-	for _, prefix := range prefixes {
-		share, err := parseShare(prefix)
-		if err != nil {
-			return nil, err
-		}
-		p.shares = append(p.shares, share)
-	}
-	return p, nil
+// NewParents returns the collections above shares. writable says that there is
+// one among them that can be written to.
+func NewParents(site Site, shares Prefixes, writable bool) *Parents {
+	return &Parents{site: site, shares: shares, writable: writable}
 }
 
 // has says whether p is above a share.
@@ -45,8 +38,8 @@ func (s *Parents) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Parents) serve(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodOptions && r.URL.Path == "*" {
-		s.options(w)
-		return nil
+		whole := Handler{opts: Options{ReadOnly: !s.writable}}
+		return whole.options(w, &request{Request: r})
 	}
 	p, _, err := requestPath(r, namePolicy{bytes: true})
 	if err != nil {

@@ -7,9 +7,9 @@ import (
 )
 
 func TestParentsLeadToTheShares(t *testing.T) {
-	parents, err := NewParents(Site{}, "/a/one", "/a/two", "/b%20c")
+	shares, err := NewPrefixes("/a/one", "/a/two", "/b%20c")
 	mustDo(t, err)
-	s := &share{t: t, Server: httptest.NewServer(parents)}
+	s := &share{t: t, Server: httptest.NewServer(NewParents(Site{}, shares, true))}
 	t.Cleanup(s.Close)
 	for path, want := range map[string]string{"/": "/ /a/ /b%20c/", "/a": "/a/ /a/one/ /a/two/"} {
 		for _, body := range []string{"", allprop, named("D:resourcetype", "D:getetag")} {

@@ -28,6 +28,8 @@ type entry struct {
 	real   Path          // without symlinks, for locks
 	info   *overlay.Info // of what it leads to, if it is a symlink
 	from   *overlay.File // the directory that listed it, if that was open
+	permit permit        // of whom it is told
+	user   string
 
 	dead     []webdav.Property
 	deadRead bool
@@ -52,6 +54,9 @@ func (e *entry) deadProps() []webdav.Property {
 func (e *entry) xattr(attr string) ([]byte, error) {
 	if e.from != nil {
 		return e.from.MemberXattr(e.info, attr)
+	}
+	if e.permit.limited() {
+		return e.h.tree.GetxattrAt(e.real.Name(), attr)
 	}
 	return e.h.tree.Getxattr(e.path.Name(), attr)
 }
@@ -180,7 +185,7 @@ func writeETag(m *multistatus, tag propTag, e *entry) bool {
 }
 
 func writeSupportedLock(m *multistatus, tag propTag, e *entry) bool {
-	if e.h.opts.ReadOnly {
+	if e.h.opts.ReadOnly || !e.permit.rights(e.path, e.real).Has(demandOf("LOCK", e.info).own) {
 		m.empty(tag)
 	} else {
 		m.raw(tag, []byte(supportedLock))
@@ -222,7 +227,7 @@ func writeChecksums(m *multistatus, tag propTag, e *entry) bool {
 	if !e.info.Mode().IsRegular() {
 		return false
 	}
-	known, ok := e.h.knownSums(e.path, e.info)
+	known, ok := sumsIn(e.xattr, e.info)
 	if ok {
 		m.raw(tag, fmt.Appendf(nil, "<O:checksum>%s</O:checksum>", known.property()))
 	}

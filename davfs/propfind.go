@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 
 	"overdav/overlay"
 )
@@ -52,6 +53,11 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 	if !rq.info.IsDir() {
 		d = depthZero
 	}
+	if d != depthZero {
+		if err := rq.permit.grants(rq.path, rq.real, demand{own: RightList}); err != nil {
+			return err
+		}
+	}
 	if d == depthInfinity && h.opts.InfiniteDepth == 0 {
 		// RFC 4918, section 9.1.1
 		return &protocolError{status: http.StatusForbidden, condition: "propfind-finite-depth"}
@@ -59,19 +65,25 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 	var dir *overlay.File
 	var members []*overlay.Info
 	if d != depthZero {
-		if dir, err = h.tree.Open(rq.path.Name()); err != nil {
+		if dir, err = h.tree.Open(rq.at().Name()); err != nil {
 			return err
 		}
 		defer dir.Close()
+		if err := rq.opened(dir); err != nil {
+			return err
+		}
 		if members, err = dir.Infos(listBatch); err != nil && err != io.EOF {
 			return err
 		}
 	}
 	out, end := beginMultistatus(w, rq.Request)
-	l := lister{h: h, out: out, prefix: h.hrefPrefix(rq), props: selectProps(ask, len(body) == 0), brief: isBrief(rq.Header)}
-	real := h.real(rq.path, true)
+	l := lister{h: h, out: out, prefix: h.hrefPrefix(rq), props: selectProps(ask, len(body) == 0), brief: isBrief(rq.Header), permit: rq.permit, user: rq.user}
+	real := rq.real
+	if !rq.permit.limited() {
+		real = h.real(rq.path, true)
+	}
 	if !noRoot {
-		l.write(&entry{h: h, prefix: l.prefix, path: rq.path, real: real, info: rq.info}, false)
+		l.write(&entry{h: h, prefix: l.prefix, path: rq.path, real: real, info: rq.info, permit: rq.permit, user: rq.user}, false)
 	}
 	l.budget = h.opts.InfiniteDepth
 	l.members(rq.path, real, dir, members, d == depthInfinity)
@@ -195,6 +207,8 @@ type lister struct {
 	prefix  Path
 	props   selection
 	brief   bool
+	permit  permit // of whom it is all told
+	user    string
 	budget  int   // of a listing of infinite depth: how many entries it may still have
 	missing []int // scratch: indexes of the properties that an entry has not
 }
@@ -228,6 +242,18 @@ func (l *lister) batch(dir, real Path, from *overlay.File, infos []*overlay.Info
 		if l.h.opts.HideSymlinks && isSymlink(info) {
 			continue
 		}
+		e := &entry{h: l.h, prefix: l.prefix, path: dir.child(info.Name()), real: real.child(info.Name()), info: info, from: from, permit: l.permit, user: l.user}
+		switch {
+		case isSymlink(info) && l.permit.limited():
+			e.info, e.real = l.h.leadsTo(e.real, info)
+			e.from = nil
+		case isSymlink(info):
+			e.info, e.from = followed(l.h.tree, dir.Name(), info), nil
+			e.real = l.h.real(e.real, true)
+		}
+		if !l.permit.sees(e.path, e.real) {
+			continue
+		}
 		if deep {
 			if l.budget == 0 {
 				l.truncated(dir)
@@ -235,12 +261,11 @@ func (l *lister) batch(dir, real Path, from *overlay.File, infos []*overlay.Info
 			}
 			l.budget--
 		}
-		e := &entry{h: l.h, prefix: l.prefix, path: dir.child(info.Name()), real: real.child(info.Name()), info: info, from: from}
-		if isSymlink(info) {
-			e.info, e.from = followed(l.h.tree, dir.Name(), info), nil
-			e.real = l.h.real(e.real, true)
+		if !l.permit.rights(e.path, e.real).Has(RightRead) {
+			l.untold(e)
+		} else {
+			l.write(e, true)
 		}
-		l.write(e, true)
 		if deep && info.IsDir() && !l.beneath(e.path, e.real) {
 			return false
 		}
@@ -249,12 +274,24 @@ func (l *lister) batch(dir, real Path, from *overlay.File, infos []*overlay.Info
 }
 
 func (l *lister) beneath(dir, real Path) (more bool) {
-	from, err := l.h.tree.Open(dir.Name())
+	if err := l.permit.grants(dir, real, demand{own: RightList}); err != nil {
+		l.unlisted(dir, denied())
+		return true
+	}
+	at := dir
+	if l.permit.limited() {
+		at = real
+	}
+	from, err := l.h.tree.Open(at.Name())
 	if err != nil {
 		l.unlisted(dir, err)
 		return true
 	}
 	defer from.Close()
+	if l.permit.limited() && from.Path() != real.Name() {
+		l.unlisted(dir, syscall.ESTALE)
+		return true
+	}
 	infos, err := from.Infos(listBatch)
 	if err != nil && err != io.EOF {
 		l.unlisted(dir, err)
@@ -268,6 +305,13 @@ func (l *lister) beneath(dir, real Path) (more bool) {
 func (l *lister) unlisted(dir Path, err error) {
 	l.out.startResponse(l.prefix, dir, true)
 	l.out.status(Status("PROPFIND", err))
+	l.out.endResponse()
+}
+
+// untold says of a member no more than its name: the user may not read it.
+func (l *lister) untold(e *entry) {
+	l.out.startResponse(l.prefix, e.path, e.info.IsDir())
+	l.out.status(http.StatusForbidden)
 	l.out.endResponse()
 }
 

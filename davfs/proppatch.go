@@ -36,7 +36,7 @@ func (h *Handler) proppatch(w http.ResponseWriter, rq *request) error {
 	if err := mustExist(rq); err != nil {
 		return err
 	}
-	u := update{h: h, name: rq.path.Name(), mode: rq.info.Mode()}
+	u := update{h: h, name: rq.at().Name(), mode: rq.info.Mode()}
 	verdicts := make(map[xml.Name]error)
 	for _, p := range patches {
 		if err := u.add(p); err != nil {

@@ -87,7 +87,7 @@ func (h *Handler) hasRoom(rq *request) error {
 
 // upload stages a file, lets fill write it, and puts it in place.
 func (h *Handler) upload(w http.ResponseWriter, rq *request, fill func(*upload) error) error {
-	u, err := h.fs.newUpload(rq.path.Name(), 0o666)
+	u, err := h.fs.newUpload(rq.at().Name(), 0o666)
 	if err != nil {
 		return err
 	}
@@ -110,6 +110,9 @@ func (h *Handler) upload(w http.ResponseWriter, rq *request, fill func(*upload) 
 	if err := h.canWrite(rq); err != nil {
 		return err
 	}
+	if rq.permit.limited() && u.staged.Path() != rq.real.Name() {
+		return syscall.ESTALE // it was staged where a link led meanwhile
+	}
 	if u.replaces != nil && !u.replaces(rq.info) {
 		return syscall.ESTALE // somebody was faster: what was copied is not what is there
 	}
@@ -117,7 +120,7 @@ func (h *Handler) upload(w http.ResponseWriter, rq *request, fill func(*upload) 
 	if err := u.commit(); err != nil {
 		return err
 	}
-	h.keepSums(rq.path, u)
+	h.keepSums(rq.at(), u)
 	answerUpload(w, u, existed, setMtime)
 	return nil
 }
@@ -229,7 +232,7 @@ func (h *Handler) update(w http.ResponseWriter, rq *request, keep, offset, lengt
 	return h.upload(w, rq, func(u *upload) error {
 		u.replaces = func(now *overlay.Info) bool { return sameContent(base, now) }
 		if base != nil {
-			if err := u.copyFrom(rq.path.Name(), base, keep); err != nil {
+			if err := u.copyFrom(rq.at().Name(), base, keep); err != nil {
 				return err
 			}
 		}

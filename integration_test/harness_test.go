@@ -150,12 +150,30 @@ type lockedBuffer struct {
 	mu sync.Mutex
 	// +checklocks:mu
 	buf bytes.Buffer
+	// wrote is closed at the next Write, when somebody waits for it.
+	// +checklocks:mu
+	wrote chan struct{}
 }
 
 func (b *lockedBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.wrote != nil {
+		close(b.wrote)
+		b.wrote = nil
+	}
 	return b.buf.Write(p)
+}
+
+// since returns what was written after the first skip bytes, and a channel that
+// is closed when there is more.
+func (b *lockedBuffer) since(skip int) (text string, more <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.wrote == nil {
+		b.wrote = make(chan struct{})
+	}
+	return b.buf.String()[skip:], b.wrote
 }
 
 func (b *lockedBuffer) String() string {
@@ -257,6 +275,23 @@ func (s *server) wait() *os.ProcessState {
 		s.t.Fatal("overdav does not end")
 	}
 	return s.cmd.ProcessState
+}
+
+// awaitSaid waits until the program says text on standard error, after the
+// first skip bytes there.
+func (s *server) awaitSaid(skip int, text string) {
+	s.t.Helper()
+	for timeout := time.After(giveUp); ; {
+		said, more := s.stderr.since(skip)
+		if strings.Contains(said, text) {
+			return
+		}
+		select {
+		case <-more:
+		case <-timeout:
+			s.t.Fatalf("overdav does not say %q but %q", text, said)
+		}
+	}
 }
 
 // stop ends the program as an operator does and expects it to be content.

@@ -19,6 +19,8 @@ type File struct {
 	name string // as opened
 	info Info
 
+	parent, base string // where it was found, see Path
+
 	read     *at.File   // a regular file
 	write    *at.RWFile // the same, when it may be written
 	flag     int
@@ -63,7 +65,7 @@ func (fsys *FS) tryOpen(name string) (*File, error) {
 	if err != nil {
 		return nil, t.end(err)
 	}
-	f := &File{fsys: fsys, name: name, info: Info{name: baseName(name), st: found.st, layer: found.layer}}
+	f := &File{fsys: fsys, name: name, parent: p.dir.path, base: p.name, info: Info{name: baseName(name), st: found.st, layer: found.layer}}
 	switch {
 	case found.st.IsDir():
 		err = f.openDir(t, p)
@@ -207,7 +209,7 @@ func (fsys *FS) openUpper(name string, flag int) (*File, error) {
 		_ = file.Close() // nothing was written
 		return nil, err
 	}
-	f := &File{fsys: fsys, name: name, flag: flag, read: &file.File, write: file}
+	f := &File{fsys: fsys, name: name, parent: p.dir.path, base: p.name, flag: flag, read: &file.File, write: file}
 	f.info.name = baseName(name)
 	return f, nil
 }
@@ -243,7 +245,7 @@ func (fsys *FS) createFile(name string, flag int, perm fs.FileMode, follow bool)
 	if err != nil {
 		return nil, t.end(err)
 	}
-	f := &File{fsys: fsys, name: name, flag: flag, read: &temp.file.File, write: temp.file}
+	f := &File{fsys: fsys, name: name, parent: p.dir.path, base: p.name, flag: flag, read: &temp.file.File, write: temp.file}
 	f.info.name = baseName(name)
 	err = fsys.show(t, p, here, temp, e, false)
 	if err = t.end(err); err == nil {

@@ -8,10 +8,8 @@ import (
 	_ "embed"
 	"encoding/json"
 	"html/template"
-	"io/fs"
 	"net/http"
 	"net/url"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,50 +18,31 @@ import (
 	"unicode/utf8"
 
 	"overdav/davfs"
-	"overdav/overlay"
 )
 
-// Tree is what the pages read. *overlay.FS is one.
-type Tree interface {
-	ReadDir(name string) ([]*overlay.Info, error)
-	Stat(name string) (*overlay.Info, error)
-}
-
-// Options say what the pages show; they are those of the share.
-type Options struct {
-	// HideSymlinks is davfs.Options.HideSymlinks.
-	HideSymlinks bool
-}
-
-// Listing shows a directory of tree: a page with names, sizes and times, sorted
-// as ?sort= says (name, size or time; "-size" is the other way round), or with
-// "Accept: application/json" the same as JSON. It fits davfs.Options.Listing;
-// dir is a name of the tree. All links are relative, so that they hold behind
-// any proxy, and whether or not the path of the request ends in a slash.
-func Listing(tree Tree, o Options) func(w http.ResponseWriter, r *http.Request, dir string) {
-	return func(w http.ResponseWriter, r *http.Request, dir string) {
-		page, err := newListing(tree, o, r, dir)
-		if err != nil {
-			http.Error(w, http.StatusText(davfs.Status(r.Method, err)), davfs.Status(r.Method, err))
-			return
-		}
-		body, kind, err := page.render(wantsJSON(r.Header))
-		if err != nil {
-			http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
-			return
-		}
-		h := w.Header()
-		h.Set("Content-Type", kind)
-		h.Set("Content-Length", strconv.Itoa(len(body)))
-		h.Set("Cache-Control", "no-cache")
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "same-origin")
-		h.Set("Vary", "Accept")
-		w.WriteHeader(http.StatusOK)
-		if r.Method != http.MethodHead {
-			_, _ = w.Write(body) // the client may be gone
-		}
+// Listing shows a directory: a page with names, sizes and times, sorted as
+// ?sort= says (name, size or time; "-size" is the other way round), or with
+// "Accept: application/json" the same as JSON. It is a davfs.Options.Listing:
+// dir is a name of the tree, and members are all that the reader may know of.
+// All links are relative, so that they hold behind any proxy, and whether or not
+// the path of the request ends in a slash.
+func Listing(w http.ResponseWriter, r *http.Request, dir string, members []davfs.Member) {
+	body, kind, err := newListing(r, dir, members).render(wantsJSON(r.Header))
+	if err != nil {
+		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", kind)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-cache")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("Vary", "Accept")
+	w.WriteHeader(http.StatusOK)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body) // the client may be gone
 	}
 }
 
@@ -101,16 +80,12 @@ type row struct {
 	Name       string    `json:"name"`
 	Href       string    `json:"href"` // relative to the request
 	Collection bool      `json:"collection"`
-	Size       int64     `json:"size"` // of a file, in bytes
-	Modified   time.Time `json:"modified"`
-	Regular    bool      `json:"-"` // it has a size
+	Size       int64     `json:"size"`              // of a file, in bytes
+	Modified   time.Time `json:"modified,omitzero"` // of what may be read
+	Regular    bool      `json:"-"`                 // it has a size
 }
 
-func newListing(tree Tree, o Options, r *http.Request, dir string) (*listing, error) {
-	infos, err := tree.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
+func newListing(r *http.Request, dir string, members []davfs.Member) *listing {
 	var names []string
 	if dir != "." {
 		names = strings.Split(dir, "/")
@@ -121,11 +96,8 @@ func newListing(tree Tree, o Options, r *http.Request, dir string) (*listing, er
 	if !slash && len(names) > 0 {
 		here += url.PathEscape(names[len(names)-1]) + "/"
 	}
-	for _, info := range infos {
-		if o.HideSymlinks && info.Mode()&fs.ModeSymlink != 0 {
-			continue
-		}
-		l.Entries = append(l.Entries, newRow(tree, here, dir, info))
+	for _, m := range members {
+		l.Entries = append(l.Entries, newRow(here, m))
 	}
 	order := r.URL.Query().Get("sort")
 	sortRows(l.Entries, order)
@@ -134,27 +106,20 @@ func newListing(tree Tree, o Options, r *http.Request, dir string) (*listing, er
 	if len(names) > 0 {
 		l.Parent = up(1, slash)
 	}
-	return l, nil
+	return l
 }
 
-// newRow tells of a symlink as what it leads to, or as itself when it leads
-// nowhere.
-func newRow(tree Tree, here, dir string, info *overlay.Info) row {
-	name := info.Name()
-	if info.Mode()&fs.ModeSymlink != 0 {
-		if target, err := tree.Stat(path.Join(dir, name)); err == nil {
-			info = target
-		}
-	}
-	e := row{
-		Name: strings.ToValidUTF8(name, "\uFFFD"), Href: here + url.PathEscape(name),
-		Collection: info.IsDir(), Modified: info.ModTime().UTC().Truncate(time.Second),
-	}
+func newRow(here string, m davfs.Member) row {
+	e := row{Name: strings.ToValidUTF8(m.Name, "\uFFFD"), Href: here + url.PathEscape(m.Name), Collection: m.Collection}
 	if e.Collection {
 		e.Href += "/"
 	}
-	if info.Mode().IsRegular() {
-		e.Regular, e.Size = true, info.Size()
+	if m.Info == nil {
+		return e
+	}
+	e.Modified = m.Info.ModTime().UTC().Truncate(time.Second)
+	if m.Info.Mode().IsRegular() {
+		e.Regular, e.Size = true, m.Info.Size()
 	}
 	return e
 }

@@ -22,12 +22,12 @@ import (
 // serve serves a lower layer made of files through davfs, with our listing.
 func serve(t *testing.T, prefix string, files map[string]string) *httptest.Server {
 	t.Helper()
-	return serveWith(t, prefix, Options{}, files)
+	return serveWith(t, davfs.Options{Prefix: prefix}, files)
 }
 
 // serveWith is serve with options; a content that begins with "->" is the target
 // of a symlink.
-func serveWith(t *testing.T, prefix string, o Options, files map[string]string) *httptest.Server {
+func serveWith(t *testing.T, o davfs.Options, files map[string]string) *httptest.Server {
 	t.Helper()
 	lower := t.TempDir()
 	for name, content := range files {
@@ -53,7 +53,8 @@ func serveWith(t *testing.T, prefix string, o Options, files map[string]string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler, err := davfs.NewHandler(davfs.NewFileSystem(tree), davfs.Options{Prefix: prefix, HideSymlinks: o.HideSymlinks, Listing: Listing(tree, o)})
+	o.Listing = Listing
+	handler, err := davfs.NewHandler(davfs.NewFileSystem(tree), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +215,7 @@ func TestNamesAreShownForPeople(t *testing.T) {
 func TestSymlinks(t *testing.T) {
 	files := map[string]string{"f": "1234", "to-file": "->f", "to-nothing": "->none"}
 	for _, hide := range []bool{false, true} {
-		s := serveWith(t, "", Options{HideSymlinks: hide}, files)
+		s := serveWith(t, davfs.Options{HideSymlinks: hide}, files)
 		_, body := get(t, "GET", s.URL+"/", "Accept", "application/json")
 		var got listing
 		if err := json.Unmarshal([]byte(body), &got); err != nil {

@@ -50,6 +50,7 @@ var judges = []judge{
 	{"getfacl", "acl"},
 	{"unshare", "util-linux"},
 	{"mount", "mount"},
+	{"fail2ban-regex", "fail2ban"},
 }
 
 func main() {

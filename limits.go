@@ -1,0 +1,74 @@
+package main
+
+import (
+	"runtime/debug"
+	"time"
+)
+
+// LimitsConfig bounds what clients can make the server wait for and hold. There
+// is no bound on how long a request takes: a slow upload of a large file is fine
+// as long as it moves (StallTimeout).
+type LimitsConfig struct {
+	HeaderBytes   ByteSize      `yaml:"header_bytes"`   // of a request, its first line included
+	HeaderTimeout time.Duration `yaml:"header_timeout"` // until a request's header has come
+	IdleTimeout   time.Duration `yaml:"idle_timeout"`   // of a connection between requests; clients want 60 s at least
+	StallTimeout  time.Duration `yaml:"stall_timeout"`  // one read or write of a body
+
+	Connections           int `yaml:"connections"`
+	ConnectionsPerAddress int `yaml:"connections_per_address"` // IPv6: per /64; trusted proxies have no limit
+
+	Operations    int           `yaml:"operations"`     // requests that use the disks of a share at once
+	OperationWait time.Duration `yaml:"operation_wait"` // until one more is refused
+}
+
+func defaultLimits() LimitsConfig {
+	return LimitsConfig{
+		HeaderBytes: 64 << 10, HeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, StallTimeout: time.Minute,
+		Connections: 4096, ConnectionsPerAddress: 256,
+		Operations: 256, OperationWait: 10 * time.Second,
+	}
+}
+
+func (l *LimitsConfig) check(prefix string, report func(key, format string, args ...any)) {
+	def := defaultLimits()
+	if l.HeaderBytes < 8<<10 || l.HeaderBytes > 16<<20 {
+		report(prefix+"header_bytes", "%v is not between 8KiB and 16MiB; the default is %v", l.HeaderBytes, def.HeaderBytes)
+	}
+	for _, t := range []struct {
+		key        string
+		value, def time.Duration
+	}{
+		{"header_timeout", l.HeaderTimeout, def.HeaderTimeout},
+		{"idle_timeout", l.IdleTimeout, def.IdleTimeout},
+		{"stall_timeout", l.StallTimeout, def.StallTimeout},
+		{"operation_wait", l.OperationWait, def.OperationWait},
+	} {
+		if t.value < time.Millisecond {
+			report(prefix+t.key, "%v is no time to do anything in; the default is %v", t.value, t.def)
+		}
+	}
+	for _, n := range []struct {
+		key        string
+		value, def int
+	}{
+		{"connections", l.Connections, def.Connections},
+		{"connections_per_address", l.ConnectionsPerAddress, def.ConnectionsPerAddress},
+		{"operations", l.Operations, def.Operations},
+	} {
+		if n.value < 1 || n.value > 1_000_000 {
+			report(prefix+n.key, "%d is not between 1 and 1000000; the default is %d", n.value, n.def)
+		}
+	}
+}
+
+// maxHeaderBytes is the limit as http.Server wants it: it adds 4,096 bytes to
+// what it is told (see initialReadLimitSize in net/http).
+func (l *LimitsConfig) maxHeaderBytes() int { return int(l.HeaderBytes) - 4096 }
+
+// allowThreads lets the runtime have as many threads as can be waiting for disks
+// at once; by default it ends the program at 10,000. A connection can wait for
+// one while it is sent a file, a request while it has a place at a gate.
+func (l *LimitsConfig) allowThreads(shares int) {
+	const others = 1000
+	debug.SetMaxThreads(max(10_000, l.Connections+shares*l.Operations+others))
+}

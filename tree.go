@@ -1,0 +1,110 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"github.com/rs/zerolog"
+
+	"overdav/davfs"
+	"overdav/overlay"
+	"overdav/web"
+)
+
+// A tree is one upper over its lowers, being served.
+type tree struct {
+	fsys    *overlay.FS
+	locks   *davfs.Locks
+	handler http.Handler
+}
+
+// openTree opens the engine, the locks and the protocol on l. When that fails
+// it leaves no directory behind that was not there.
+func openTree(l *layers, c Config, others []string, log zerolog.Logger) (t *tree, err error) {
+	t = new(tree)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.close())
+			l.undo()
+			t = nil
+		}
+	}()
+	if err = l.prepare(); err != nil {
+		return t, err
+	}
+	o := l.engineOptions()
+	o.Events = engineEvents(log)
+	if t.fsys, err = overlay.Open(o); err != nil {
+		return t, err
+	}
+	if t.locks, err = openLocks(l.ShareConfig, log); err != nil {
+		return t, err
+	}
+	t.handler, err = newHandler(t, l.ShareConfig, c, others, log)
+	return t, err
+}
+
+// close ends what openTree has begun, however far it came.
+func (t *tree) close() (err error) {
+	if t.locks != nil {
+		err = t.locks.Close()
+	}
+	if t.fsys != nil {
+		err = errors.Join(err, t.fsys.Close())
+	}
+	return err
+}
+
+// newHandler is what answers requests for the tree.
+func newHandler(t *tree, share ShareConfig, c Config, others []string, log zerolog.Logger) (http.Handler, error) {
+	o := share.davOptions()
+	o.Others = others
+	o.Locks = t.locks
+	o.Listing = web.Listing
+	o.Log = func(r *http.Request, status int, err error) {
+		e := log.Debug() // the client's fault: the access line has the status
+		if status >= http.StatusInternalServerError {
+			e = log.Error()
+		}
+		e.Err(err).Str(keyMethod, r.Method).Str(keyPath, r.URL.Path).Int(keyStatus, status).Msg("refused")
+	}
+	o.State = func(name string) string {
+		state, err := t.fsys.State(name)
+		if err != nil { // it went meanwhile, or the listing says the same of the disk
+			log.Debug().Err(err).Str(keyPath, "/"+name).Msg("state not known")
+		}
+		return string(state)
+	}
+	var err error
+	if o.Site, err = c.site(); err != nil {
+		return nil, err
+	}
+	return davfs.NewHandler(davfs.NewFileSystem(t.fsys), o)
+}
+
+// openLocks returns the clients' locks, which outlive the server: they are kept
+// beside the staging area, where the kernel leaves them alone. Where nothing
+// can be written there is nothing to lock, and they are kept in memory.
+func openLocks(share ShareConfig, log zerolog.Logger) (*davfs.Locks, error) {
+	o := share.lockOptions()
+	if share.Upper == "" || share.ReadOnly {
+		return davfs.NewLocks(o), nil
+	}
+	file := filepath.Join(share.Work, "overdav", "locks")
+	locks, err := davfs.OpenLocks(file, o)
+	if !errors.Is(err, davfs.ErrLocksCorrupt) {
+		return locks, err
+	}
+	if !o.NoSync {
+		return nil, &hintError{fmt.Errorf("%s: %w", file, err), "remove the file; what clients have locked is forgotten then"}
+	}
+	// The share was promised no more than this after a power cut.
+	log.Warn().Err(err).Msg("locks are damaged and forgotten")
+	if err := os.Remove(file); err != nil {
+		return nil, err
+	}
+	return davfs.OpenLocks(file, o)
+}
