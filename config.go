@@ -47,6 +47,7 @@ type ShareConfig struct {
 	Work             string     `yaml:"work"`  // "" is beside upper
 	Xattr            string     `yaml:"xattr" oneof:"auto trusted user"`
 	RedirectDir      string     `yaml:"redirect_dir" oneof:"on off"`
+	Metacopy         string     `yaml:"metacopy" oneof:"on off"`
 	Durability       string     `yaml:"durability" oneof:"full ordered none"`
 	ReadOnly         bool       `yaml:"read_only"`
 	NoGuard          bool       `yaml:"no_guard"`
@@ -76,7 +77,7 @@ func defaultConfig() Config {
 
 func defaultShare() ShareConfig {
 	return ShareConfig{
-		Path: "/", Xattr: "auto", RedirectDir: "on", Durability: "full",
+		Path: "/", Xattr: "auto", RedirectDir: "on", Metacopy: "off", Durability: "full",
 		Symlinks: "within", Names: "utf8", Junk: "store",
 		Locks: LockConfig{Timeout: time.Hour, PerUser: 1000, Total: 10_000},
 	}
@@ -181,6 +182,13 @@ func (s *ShareConfig) check(prefix string, report func(key, format string, args 
 	}
 	if s.Work != "" && s.Upper == "" {
 		report(prefix+"work", "a work directory without upper has no use; add upper or remove work")
+	}
+	switch {
+	case s.Metacopy != "on":
+	case s.Xattr == "user":
+		report(prefix+"metacopy", "the kernel reads no metacopy whose marks are in user.*; set xattr to trusted, which needs root, or metacopy to off")
+	case s.RedirectDir == "off":
+		report(prefix+"metacopy", "a renamed file finds its content by a redirect; set redirect_dir to on, or metacopy to off")
 	}
 	if s.PropfindInfinity < 0 {
 		report(prefix+"propfind_infinity", "%d is no number of resources; 0 refuses such requests", s.PropfindInfinity)
@@ -389,6 +397,7 @@ func (s *ShareConfig) engineOptions() overlay.Options {
 			"auto": overlay.XattrAuto, "trusted": overlay.XattrTrusted, "user": overlay.XattrUser,
 		}[s.Xattr],
 		NoRedirect: s.RedirectDir == "off",
+		Metacopy:   s.Metacopy == "on",
 		ReadOnly:   s.ReadOnly,
 		Durability: map[string]overlay.Durability{
 			"full": overlay.DurabilityFull, "ordered": overlay.DurabilityOrdered, "none": overlay.DurabilityNone,

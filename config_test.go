@@ -302,7 +302,7 @@ func TestSettings(t *testing.T) {
 }
 
 func TestShareOptionsTellTheEngineEverything(t *testing.T) {
-	share := ShareConfig{Lower: []string{"/l"}, Upper: "/u", Work: "/w", Xattr: "user", RedirectDir: "off", Durability: "ordered", ReadOnly: true, NoGuard: true}
+	share := ShareConfig{Lower: []string{"/l"}, Upper: "/u", Work: "/w", Xattr: "user", RedirectDir: "off", Metacopy: "on", Durability: "ordered", ReadOnly: true, NoGuard: true}
 	got := reflect.ValueOf(share.engineOptions())
 	for i := range got.NumField() {
 		switch name := got.Type().Field(i).Name; name {
