@@ -143,14 +143,6 @@ type entry struct {
 
 func (e *entry) exists() bool { return e.inUpper || e.inLower }
 
-// stat tells of the object that the merged tree shows.
-func (e *entry) stat() *at.Stat {
-	if e.inUpper {
-		return &e.upper
-	}
-	return &e.lower
-}
-
 func (e *entry) isDir() bool { return e.dir != nil }
 
 // layer is where e.lower is.

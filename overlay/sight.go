@@ -25,7 +25,8 @@ type Sight struct {
 	Shown *Info
 }
 
-// ErrChanged: something else is under the name than was seen. Nothing was done.
+// ErrChanged says that something else is under the name than was seen. Nothing
+// was done.
 var ErrChanged = errors.New("changed since it was looked at")
 
 // Look finds out in one look what name shows and where that is; follow says
