@@ -27,6 +27,8 @@ type Config struct {
 	TrustedProxies []string      `yaml:"trusted_proxies"` // addresses, and ranges in CIDR notation
 	Anonymous      bool          `yaml:"anonymous"`       // serve everybody who can reach Listen
 	StopTimeout    time.Duration `yaml:"stop_timeout"`    // how long running requests may take to end
+	Users          []UserConfig  `yaml:"users" reload:"yes"`
+	Auth           AuthConfig    `yaml:"auth"`
 	Log            LogConfig     `yaml:"log"`
 	Audit          string        `yaml:"audit" reload:"yes"` // a file; "" is none
 	Limits         LimitsConfig  `yaml:"limits"`
@@ -56,6 +58,8 @@ type ShareConfig struct {
 	Junk             string     `yaml:"junk" oneof:"store drop refuse"`
 	PropfindInfinity int        `yaml:"propfind_infinity"` // resources in one answer; 0 refuses
 	Locks            LockConfig `yaml:"locks"`
+
+	Access []RuleConfig `yaml:"access" reload:"yes"` // nil: everybody who may come in may do everything
 }
 
 // LockConfig bounds what clients may lock.
@@ -69,6 +73,7 @@ func defaultConfig() Config {
 	return Config{
 		Listen:      "127.0.0.1:8080",
 		StopTimeout: 30 * time.Second,
+		Auth:        defaultAuth(),
 		Log:         LogConfig{Level: "info", Format: "auto"},
 		Limits:      defaultLimits(),
 		Shares:      []ShareConfig{defaultShare()},
@@ -86,7 +91,7 @@ func defaultShare() ShareConfig {
 // laterKeys are in the plan of the configuration but not in this version.
 // Whoever writes one is told so instead of being asked for a typing error.
 var laterKeys = []string{
-	"tls", "users", "shares[].access", "shares[].quota",
+	"tls", "shares[].quota",
 }
 
 // A ConfigError is one mistake in what the operator said.
@@ -157,6 +162,8 @@ func (c *Config) check(o origins) error {
 	if c.StopTimeout <= 0 {
 		report("stop_timeout", "%v is no time to finish anything in; the default is 30s", c.StopTimeout)
 	}
+	c.checkUsers(report)
+	c.checkAuth(report)
 	c.Limits.check("limits.", report)
 	if len(c.Shares) == 0 {
 		report("shares", "there is none; name a directory: overdav serve DIR")
@@ -165,6 +172,7 @@ func (c *Config) check(o origins) error {
 		s.check(fmt.Sprintf("shares[%d].", i), report)
 	}
 	c.checkApart(report)
+	c.checkAccess(report)
 	return errors.Join(errs...)
 }
 
@@ -318,11 +326,17 @@ func (c *Config) checkListen() error {
 	if err != nil {
 		return fmt.Errorf("%q: %w; write host:port, as in 127.0.0.1:8080", c.Listen, err)
 	}
-	if addr.IP.IsLoopback() || c.Anonymous {
+	if addr.IP.IsLoopback() || c.Anonymous || c.authenticates() {
 		return nil
 	}
 	return fmt.Errorf("%q can be reached from other machines, and everybody there could write; "+
-		"listen on 127.0.0.1, or allow it with --anonymous", c.Listen)
+		"listen on 127.0.0.1, name users, or allow it with --anonymous", c.Listen)
+}
+
+// onLoopback says whether no other machine can reach the address.
+func (c *Config) onLoopback() bool {
+	addr, err := net.ResolveTCPAddr("tcp", c.Listen)
+	return err == nil && addr.IP.IsLoopback()
 }
 
 // absolute makes the relative names of files and directories begin at dir.
@@ -333,6 +347,10 @@ func (c *Config) absolute(dir string) {
 		}
 	}
 	abs(&c.Audit)
+	abs(&c.Auth.Tokens)
+	for i := range c.Users {
+		abs(&c.Users[i].HTPasswd)
+	}
 	for i := range c.Shares {
 		s := &c.Shares[i]
 		for i := range s.Lower {

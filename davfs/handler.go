@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"sync/atomic"
 
 	"overdav/overlay"
 )
@@ -36,6 +37,10 @@ type Options struct {
 	// InfiniteDepth is how many resources a PROPFIND of infinite depth may
 	// answer with; 0 refuses it.
 	InfiniteDepth int
+	// MaxUpload is how many bytes one upload may have; 0 is no limit.
+	MaxUpload int64
+	// Reserve is what uploads leave free.
+	Reserve Reserve
 	// Junk says what becomes of the files that desktops scatter.
 	Junk Junk
 	// ByteNames lets clients make names that are not UTF-8; PortableNames
@@ -66,6 +71,7 @@ type Handler struct {
 	others Prefixes
 	policy namePolicy
 	locks  *Locks
+	ample  atomic.Pointer[ample] // of the room, nil where it is not
 	// parents answers above the share.
 	parents *Parents
 }
