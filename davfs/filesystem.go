@@ -62,7 +62,7 @@ func (s *FileSystem) OpenFile(_ context.Context, name string, flag int, perm os.
 
 func (s *FileSystem) open(name string, flag int, perm os.FileMode) (webdav.File, error) {
 	const replace = os.O_CREATE | os.O_TRUNC
-	info, err := s.tree.Look(name)
+	info, err := statOrLink(s.tree, name)
 	switch {
 	case err == nil && flag&(os.O_CREATE|os.O_EXCL) == os.O_CREATE|os.O_EXCL:
 		return nil, syscall.EEXIST
@@ -133,7 +133,7 @@ func (s *FileSystem) Stat(_ context.Context, name string) (os.FileInfo, error) {
 	if err != nil {
 		return nil, flatten("stat", name, err)
 	}
-	info, err := s.tree.Look(clean)
+	info, err := statOrLink(s.tree, clean)
 	if err != nil {
 		return nil, flatten("stat", name, err)
 	}
@@ -154,16 +154,26 @@ func (s *FileSystem) LockSystem(locks *Locks, principal string) *LockSystem {
 
 // look finds what a path shows: nil for nothing.
 func look(tree *overlay.FS, p Path) (*overlay.Info, error) {
-	info, err := tree.Look(p.Name())
-	if isNothing(err) {
-		return nil, nil
-	}
-	return info, err
+	sight, err := tree.Look(p.Name(), true)
+	return sight.Shown, err
 }
 
 // isNothing says that there is nothing, and cannot be.
 func isNothing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG)
+}
+
+// statOrLink follows symlinks, but tells of one that leads nowhere itself: it
+// must be seen to be removed.
+func statOrLink(tree *overlay.FS, name string) (*overlay.Info, error) {
+	info, err := tree.Stat(name)
+	if err == nil {
+		return info, nil
+	}
+	if link, lerr := tree.Lstat(name); lerr == nil && link.Mode()&fs.ModeSymlink != 0 {
+		return link, nil
+	}
+	return nil, err
 }
 
 // cleanName turns what webdav.Handler calls a name into what the tree does.

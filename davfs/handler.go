@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"sync/atomic"
 
 	"overdav/overlay"
 )
@@ -70,6 +71,7 @@ type Handler struct {
 	others  Prefixes
 	policy  namePolicy
 	locks   *Locks
+	ample   atomic.Pointer[ample] // of the room, nil where it is not
 	queries queries
 	// parents answers above the share.
 	parents *Parents

@@ -197,11 +197,11 @@ func (c *dirCache) forgetListing(l *listing) {
 //
 // Preconditions: dirCache.mu is held.
 func (l *listing) note(e at.Event) {
-	todo := lookAgain
+	need := lookAgain
 	if e.Content {
-		todo |= lookAlways
+		need |= lookAlways
 	}
-	l.changed[e.Name] |= todo
+	l.changed[e.Name] |= need
 	if len(l.changed) > maxChanged {
 		l.cache.forgetListing(l)
 	}
@@ -221,8 +221,8 @@ func (l *listing) refresh(fsys *FS, d *dir) (ok bool, err error) {
 	if lost {
 		return false, nil
 	}
-	for name, todo := range changed {
-		if err := l.lookUp(fsys, d, name, todo); err != nil {
+	for name, need := range changed {
+		if err := l.lookUp(fsys, d, name, need); err != nil {
 			l.cache.mu.Lock()
 			defer l.cache.mu.Unlock()
 			l.cache.forgetListing(l) // what was not looked up is not known any more
@@ -235,7 +235,7 @@ func (l *listing) refresh(fsys *FS, d *dir) (ok bool, err error) {
 // lookUp brings what is kept of name up to date.
 //
 // Preconditions: mu is held.
-func (l *listing) lookUp(fsys *FS, d *dir, name string, todo remedy) error {
+func (l *listing) lookUp(fsys *FS, d *dir, name string, need remedy) error {
 	f, err := fsys.find(d, name)
 	missing := err != nil && at.IsMissing(err)
 	if err != nil && !missing {
@@ -256,7 +256,7 @@ func (l *listing) lookUp(fsys *FS, d *dir, name string, todo remedy) error {
 	} else {
 		l.names.refs[i].source = d.sourceOf(f.layer)
 		*o = keep(&f.st)
-		o.always = o.always || always || todo&lookAlways != 0
+		o.always = o.always || always || need&lookAlways != 0
 	}
 	o.looked, o.absent = looked, 0
 	return nil

@@ -156,19 +156,6 @@ func (fsys *FS) stat(op, name string, follow bool) (info *Info, err error) {
 	return info, nil
 }
 
-// Look is Stat, but tells of a symlink that leads nowhere itself: it is there, and
-// can be removed.
-func (fsys *FS) Look(name string) (*Info, error) {
-	info, err := fsys.stat("stat", name, false)
-	if err != nil || !info.st.IsSymlink() {
-		return info, err
-	}
-	if target, err := fsys.stat("stat", name, true); err == nil {
-		return target, nil
-	}
-	return info, nil
-}
-
 // Readlink returns the target of a symlink, as it is written.
 func (fsys *FS) Readlink(name string) (target string, err error) {
 	err = fsys.see(name, false, func(p place, f found) error {
