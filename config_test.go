@@ -94,9 +94,9 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 			},
 		},
 		{
-			name: "keys of later versions", file: "users: []\nshares:\n  - lower: [/srv]\n    quota: 10GiB\n",
+			name: "keys of later versions", file: "tls: {}\nshares:\n  - lower: [/srv]\n    quota: 10GiB\n",
 			want: []string{
-				"FILE:1:1: users: this version of overdav does not know it yet; remove it",
+				"FILE:1:1: tls: this version of overdav does not know it yet; remove it",
 				"FILE:4:5: shares[0].quota: this version of overdav does not know it yet; remove it",
 			},
 		},
@@ -157,7 +157,7 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 		},
 		{
 			name: "open to everybody", file: "listen: 0.0.0.0:8080\nshares: [{lower: [/srv]}]\n",
-			want: []string{`FILE:1:1: listen: "0.0.0.0:8080" can be reached from other machines, and everybody there could write; listen on 127.0.0.1, or allow it with --anonymous`},
+			want: []string{`FILE:1:1: listen: "0.0.0.0:8080" can be reached from other machines, and everybody there could write; listen on 127.0.0.1, name users, or allow it with --anonymous`},
 		},
 		{
 			name: "not YAML", file: "listen: [1\n",
@@ -277,10 +277,12 @@ func TestListenIsLoopbackUnlessAnonymous(t *testing.T) {
 // fileOnly are the keys that have no flag: what one tries out is said on the
 // command line, how a site is set up in its file.
 var fileOnly = []string{
+	"users", "name", "password", "groups", "disabled", "htpasswd", "access", "paths", "allow",
+	"auth", "user_header", "tokens", "cache", "allow_plaintext_auth",
 	"log", "shares", "path", "public_url", "trusted_proxies",
-	"symlinks", "names", "junk", "propfind_infinity", "locks", "timeout", "per_user", "total",
+	"symlinks", "names", "junk", "idle", "max_open", "propfind_infinity", "locks", "timeout", "per_user", "total",
 	"audit", "limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
-	"operations", "operation_wait",
+	"operations", "operation_wait", "upload", "free_space", "free_inodes",
 }
 
 // Every setting must lead to a field, and every field must have a setting or be
@@ -302,7 +304,7 @@ func TestSettings(t *testing.T) {
 }
 
 func TestShareOptionsTellTheEngineEverything(t *testing.T) {
-	share := ShareConfig{Lower: []string{"/l"}, Upper: "/u", Work: "/w", Xattr: "user", RedirectDir: "off", Durability: "ordered", ReadOnly: true, NoGuard: true}
+	share := ShareConfig{Lower: []string{"/l"}, Upper: "/u", Work: "/w", Xattr: "user", RedirectDir: "off", Metacopy: "on", Durability: "ordered", ReadOnly: true, NoGuard: true}
 	got := reflect.ValueOf(share.engineOptions())
 	for i := range got.NumField() {
 		switch name := got.Type().Field(i).Name; name {
@@ -334,7 +336,7 @@ func TestShareOptionsTellTheProtocolEverything(t *testing.T) {
 		got := reflect.ValueOf(options)
 		for i := range got.NumField() {
 			switch name := got.Type().Field(i).Name; name {
-			case "Site", "Others", "Locks", "User", "Access", "Challenge", "Listing", "State", "Log": // newHandler's
+			case "Site", "Others", "Locks", "User", "Access", "Challenge", "Listing", "State", "Log", "MaxUpload", "Reserve": // newHandler's
 			default:
 				if got.Field(i).IsZero() {
 					t.Errorf("%T.%s is zero though the share says otherwise", options, name)

@@ -12,6 +12,7 @@ import (
 // anything, as serve does when it starts. They return every mistake, joined.
 var fileChecks = []func(e env, c Config) error{
 	checkDirectories,
+	checkUserFiles,
 }
 
 // configCommand is "overdav config check": it reads what serve would, and

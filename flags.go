@@ -28,6 +28,7 @@ var settings = []setting{
 	{"read-only", "shares[0].read_only", "change nothing"},
 	{"xattr", "shares[0].xattr", "write marks as `CLASS` auto, trusted or user (auto: trusted for root)"},
 	{"redirect-dir", "shares[0].redirect_dir", "`on|off` rename a directory of the lower by a mark, or copy it (on)"},
+	{"metacopy", "shares[0].metacopy", "`on|off` leave a file's content in the lower until it is written to (off)"},
 	{"durability", "shares[0].durability", "what a finished request has on disk: `LEVEL` full, ordered or none (full)"},
 	{"no-guard", "shares[0].no_guard", "do not keep the kernel from mounting the upper that is being served"},
 	{"anonymous", "anonymous", "serve everybody who can reach the address"},

@@ -37,12 +37,18 @@ func serve(e env, args []string) error {
 	}
 	defer audit.close()
 
+	door, err := newDoor(c, log)
+	if err != nil {
+		return err
+	}
+
 	// The first signal asks to finish; stopListening puts the default back, so
 	// that the second one ends the process.
 	ctx, stopListening := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stopListening()
 	reload := newReloads(c, func() (Config, error) { return read(io.Discard) }, log)
 	reload.add(audit.reload)
+	reload.add(door.reload)
 	defer reload.start()()
 
 	// Listening comes first, so that an address in use leaves the disk alone.
@@ -54,7 +60,8 @@ func serve(e env, args []string) error {
 	if err := all.open(); err != nil {
 		return err
 	}
-	h, err := newRouter(c, all)
+	reload.add(all.reload)
+	h, err := newRouter(c, all, door)
 	if err == nil {
 		announce(e.stdout, ln.Addr(), all)
 		if c.Anonymous {

@@ -43,7 +43,9 @@ func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
 	if err != nil || public == nil {
 		public = new(url.URL) // Config.check has refused it, or there is none
 	}
-	if !c.Anonymous && !strings.HasPrefix(c.Listen, "unix:") { // no browser reaches a socket by itself
+	// No browser reaches a socket by itself, and what it sends elsewhere without
+	// having asked its user for a password lets nobody in.
+	if !c.Anonymous && !c.authenticates() && !c.onSocket() {
 		h = ownHostOnly(public.Hostname(), h)
 	}
 	// Pages of other sites may not make a visitor's browser change anything. Our
@@ -101,6 +103,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer endOnPanic()
 	x := &exchange{record: newRecord(r, s.proxies), stall: s.stall}
 	r = x.begin(w, r)
+	w.Header()["X-Content-Type-Options"] = noSniff
 	aborted := true
 	defer func() {
 		x.end()
@@ -111,6 +114,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.next.ServeHTTP(x, r)
 	aborted = false
 }
+
+// noSniff is in every answer: what it is called is what it is. Nothing may
+// append to the slice.
+var noSniff = []string{"nosniff"}
 
 // endOnPanic ends the program when a handler panics, where net/http would go
 // on. A panic is a mistake of ours, and may have left the locks of the tree

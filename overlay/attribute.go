@@ -114,7 +114,7 @@ func (fsys *FS) see(name string, follow bool, fn func(p place, f found) error) e
 // setAttribute copies name up and changes one attribute of it.
 func (fsys *FS) setAttribute(op, name string, follow bool, set func(target) error) error {
 	for range maxRaces {
-		if err := fsys.copyUp(name, follow, wholeContent); err != nil {
+		if err := fsys.copyUp(name, follow, anyContent); err != nil {
 			return pathError(op, name, err)
 		}
 		err := fsys.trySetAttribute(name, follow, set)
@@ -144,6 +144,11 @@ func (fsys *FS) trySetAttribute(name string, follow bool, set func(target) error
 	}
 	if err := fsys.refuseMarked(f.at, p.name); err != nil {
 		return t.end(err)
+	}
+	if wait := t.lockIncomplete(&f.st); wait != nil {
+		t.end(nil) // nothing was changed
+		wait()
+		return errRaced
 	}
 	if err := set(target{p.dir.upper, p.name}); err != nil {
 		return t.end(err)

@@ -184,7 +184,9 @@ func (c *checker) mark(path, mark string, value []byte, st *at.Stat) {
 		}
 	case "metacopy":
 		c.fits(path, mark, st.IsRegular())
-		c.problem(path, "%v; it was written by a mount with metacopy=on", errMetacopy)
+		if st.IsRegular() {
+			c.metacopy(path, value, st)
+		}
 	case "origin":
 		if _, err := parseOrigin(value); err != nil {
 			c.problem(path, "%v", err)
@@ -225,6 +227,32 @@ func (c *checker) redirect(path string, value []byte) {
 	} else if !c.fsys.followRedirects {
 		c.problem(path, "has a redirect, which is not followed with marks in %s*", c.fsys.marks.prefix)
 	}
+}
+
+// metacopy reports a metacopy that cannot be opened.
+func (c *checker) metacopy(path string, value []byte, st *at.Stat) {
+	if !c.fsys.metacopy {
+		c.problem(path, "%v; it was written by a mount with metacopy=on", errMetacopy)
+		return
+	}
+	if err := checkMetacopy(value); err != nil {
+		c.problem(path, "%v; it cannot be opened", err)
+		return
+	}
+	parent, name := splitLast(path)
+	d, err := c.fsys.mergedDir(parent)
+	if err != nil || d == nil {
+		return // as in lowersOf
+	}
+	defer d.close()
+	content, err := c.fsys.openContent(d, name, st)
+	if err != nil {
+		if !errors.Is(err, ErrCorruptMark) { // which is reported for itself
+			c.unreadable(path, err)
+		}
+		return
+	}
+	_ = content.Close() // only read
 }
 
 // lowersOf reports the directory of upper at path if another directory shows

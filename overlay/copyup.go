@@ -21,22 +21,25 @@ func (fsys *FS) CopyUp(name string) error {
 	return pathError("copy up", name, fsys.copyUp(name, true, wholeContent))
 }
 
-// wholeContent is copied by a copy-up, unless what follows cuts the file off.
+// An amount says how much of a file a copy-up copies.
+type amount int
+
 const (
-	wholeContent = false
-	noContent    = true
+	wholeContent amount = iota
+	noContent           // because what follows cuts the file off
+	anyContent          // none needs to be there: a metacopy will do, where it may be
 )
 
 // copyUp sees to it that name is in upper. One goroutine copies a name at a
 // time; the others wait and find it done. No other lock is held while content
 // is copied.
-func (fsys *FS) copyUp(name string, follow, truncate bool) error {
-	if up, err := fsys.isUp(name, follow); err != nil || up {
+func (fsys *FS) copyUp(name string, follow bool, want amount) error {
+	if up, err := fsys.isUp(name, follow, want); err != nil || up {
 		return err
 	}
 	defer fsys.copying.lock(name)()
 	for range maxRaces {
-		done, err := fsys.tryCopyUp(name, follow, truncate)
+		done, err := fsys.tryCopyUp(name, follow, want)
 		if done || err != nil {
 			return err
 		}
@@ -44,8 +47,9 @@ func (fsys *FS) copyUp(name string, follow, truncate bool) error {
 	return errRaced
 }
 
-// isUp says whether name is in upper: the common case, before any lock.
-func (fsys *FS) isUp(name string, follow bool) (bool, error) {
+// isUp says whether name is in upper, with the content that is wanted: the
+// common case, before any lock.
+func (fsys *FS) isUp(name string, follow bool, want amount) (bool, error) {
 	t, err := fsys.change()
 	if err != nil {
 		return false, err
@@ -55,7 +59,13 @@ func (fsys *FS) isUp(name string, follow bool) (bool, error) {
 		return false, t.end(err)
 	}
 	f, err := fsys.find(p.dir, p.name)
-	return f.layer == 0, t.end(err)
+	up := f.layer == 0
+	if err == nil && up && want != anyContent {
+		var meta bool
+		meta, err = fsys.isMetacopy(f.at, p.name, &f.st)
+		up = !meta
+	}
+	return up, t.end(err)
 }
 
 // maxRaces bounds how often an operation begins again because the tree changed
@@ -67,26 +77,36 @@ var errRaced = fmt.Errorf("changed again and again meanwhile: %w", syscall.EAGAI
 
 // tryCopyUp copies name up once; done is false when somebody changed it
 // meanwhile.
-func (fsys *FS) tryCopyUp(name string, follow, truncate bool) (done bool, err error) {
-	src, err := fsys.openLower(name, follow)
-	if err != nil || src == nil {
-		return src == nil && err == nil, err
+func (fsys *FS) tryCopyUp(name string, follow bool, want amount) (done bool, err error) {
+	src, err := fsys.openLower(name, follow, want)
+	if err != nil {
+		return false, err
+	}
+	if src == nil {
+		return true, fsys.complete(name, follow, want)
 	}
 	defer src.close()
 	if src.isDir {
 		return fsys.raiseDir(src.path)
 	}
 	began := time.Now()
-	temp, err := fsys.stageCopy(src, truncate)
+	temp, err := fsys.stageCopy(src, want)
 	if err != nil {
 		return false, err
 	}
 	defer temp.close()
 	done, err = fsys.installCopy(src, temp)
-	if done && err == nil && fsys.events.CopiedUp != nil {
-		fsys.events.CopiedUp(src.path, src.st.Size, time.Since(began))
+	if done && err == nil && !src.metacopy {
+		fsys.copiedUp(src.path, src.st.Size, began)
 	}
 	return done, err
+}
+
+// copiedUp raises the event.
+func (fsys *FS) copiedUp(path string, size int64, began time.Time) {
+	if fsys.events.CopiedUp != nil {
+		fsys.events.CopiedUp(path, size, time.Since(began))
+	}
 }
 
 // A lowerObject is what a copy-up copies: an object of a lower layer, held
@@ -103,6 +123,7 @@ type lowerObject struct {
 	user  *sync.WaitGroup // counts it among those that need staging
 
 	truncated bool // its content is not wanted
+	metacopy  bool // nor copied, but read where it is
 }
 
 func (o *lowerObject) close() {
@@ -116,7 +137,7 @@ func (o *lowerObject) close() {
 }
 
 // openLower opens the object of a lower that name shows; nil when upper shows it.
-func (fsys *FS) openLower(name string, follow bool) (*lowerObject, error) {
+func (fsys *FS) openLower(name string, follow bool, want amount) (*lowerObject, error) {
 	t, err := fsys.change()
 	if err != nil {
 		return nil, err
@@ -144,7 +165,8 @@ func (fsys *FS) openLower(name string, follow bool) (*lowerObject, error) {
 	}
 	src := &lowerObject{path: p.path(), layer: e.from.layer, dir: p.dir, at: e.from.Dir, name: e.name, st: e.lower}
 	if e.lower.IsRegular() {
-		if src.file, err = e.from.OpenFile(e.name); err != nil {
+		src.metacopy = fsys.metacopy && want == anyContent
+		if src.file, err = fsys.openSource(src, want); err != nil {
 			return nil, t.end(&layerError{src.layer, err})
 		}
 	}
@@ -152,6 +174,20 @@ func (fsys *FS) openLower(name string, follow bool) (*lowerObject, error) {
 	src.user = &fsys.staging.users
 	src.user.Add(1)
 	return src, t.end(nil)
+}
+
+// openSource opens the file whose content a copy-up copies.
+func (fsys *FS) openSource(src *lowerObject, want amount) (*at.File, error) {
+	if want == wholeContent {
+		meta, err := fsys.isMetacopy(src.at, src.name, &src.st)
+		if err != nil {
+			return nil, err
+		}
+		if meta {
+			return fsys.openContent(src.dir, src.name, &src.st)
+		}
+	}
+	return src.at.OpenFile(src.name)
 }
 
 // refuseProtected refuses to change what chattr(1) protects. Upper objects
@@ -303,11 +339,11 @@ func (fsys *FS) setOwnXattr(d *at.RWDir, name, attr string, value []byte) error 
 }
 
 // stageCopy makes a copy of a lower object that is not a directory.
-func (fsys *FS) stageCopy(src *lowerObject, truncate bool) (*temp, error) {
+func (fsys *FS) stageCopy(src *lowerObject, want amount) (*temp, error) {
 	if src.file == nil {
 		return fsys.stageSpecial(src)
 	}
-	if src.truncated = truncate; truncate {
+	if src.truncated = want == noContent; src.truncated {
 		// It shows as soon as it is in place: a change of content.
 		src.st.Size, src.st.Mtime = 0, time.Now()
 	}
@@ -315,9 +351,10 @@ func (fsys *FS) stageCopy(src *lowerObject, truncate bool) (*temp, error) {
 	if err != nil {
 		return nil, err
 	}
-	copied, err := temp.file.CopyFrom(src.file, src.st.Size)
-	if err == nil && copied != src.st.Size {
-		err = fmt.Errorf("the lower file became shorter while it was copied: %w", syscall.EIO)
+	if src.metacopy {
+		err = fsys.makeMetacopy(temp.file, src.st.Size)
+	} else {
+		err = copyContent(temp.file, src.file, src.st.Size)
 	}
 	if err == nil {
 		err = fsys.copyAttributes(src, temp)
@@ -327,6 +364,14 @@ func (fsys *FS) stageCopy(src *lowerObject, truncate bool) (*temp, error) {
 		return nil, err
 	}
 	return temp, nil
+}
+
+func copyContent(to *at.RWFile, from *at.File, size int64) error {
+	copied, err := to.CopyFrom(from, size)
+	if err == nil && copied != size {
+		err = fmt.Errorf("the lower file became shorter while it was copied: %w", syscall.EIO)
+	}
+	return err
 }
 
 // stageSpecial makes a copy of a symlink, a FIFO, a socket or a device.

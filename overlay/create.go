@@ -112,7 +112,10 @@ func (fsys *FS) symlink(target, name string) error {
 func (fsys *FS) Link(oldname, newname string) error {
 	var err error
 	for range maxRaces {
-		if err = fsys.tryLink(oldname, newname); err != errRaced {
+		if err = fsys.tryLink(oldname, newname); err == errContentFar {
+			err = errorOr(fsys.copyUp(oldname, false, wholeContent), errRaced)
+		}
+		if err != errRaced {
 			break
 		}
 	}
@@ -146,7 +149,7 @@ func (fsys *FS) tryLink(oldname, newname string) error {
 	}
 	if old.layer != 0 {
 		t.end(nil) // nothing was changed
-		if err := fsys.copyUp(oldname, false, wholeContent); err != nil {
+		if err := fsys.copyUp(oldname, false, anyContent); err != nil {
 			return err
 		}
 		return errRaced
@@ -161,7 +164,8 @@ func (fsys *FS) tryLink(oldname, newname string) error {
 // linkLocked links what upper has at po.
 //
 //  1. The new parent is marked impure if the file has an origin.
-//  2. The link is made; over a whiteout, in staging, and renamed onto it.
+//  2. A metacopy gets a redirect that leads to its content from anywhere.
+//  3. The link is made; over a whiteout, in staging, and renamed onto it.
 //
 // Preconditions: the names in both directories are locked.
 func (fsys *FS) linkLocked(t *txn, po, pn place) error {
@@ -184,6 +188,9 @@ func (fsys *FS) linkLocked(t *txn, po, pn place) error {
 	f, err := fsys.find(po.dir, po.name)
 	if err != nil || f.layer != 0 {
 		return errorOr(err, errRaced) // removed or replaced since
+	}
+	if err := fsys.redirectMetacopy(po, &f.st, false); err != nil {
+		return err
 	}
 	defer func() { fsys.keepTag(fsys.tagOf(&f), f.at, po.name) }()
 	t.changed(pn.dir.upper)

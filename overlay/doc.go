@@ -24,7 +24,8 @@
 // decides: before it the tree is as it was, after it as it shall be, and a
 // crash between any two leaves what the next start sweeps. One exception is
 // plain: writing into a file that is open for writing (File.Write), where a
-// crash may leave a part; Staged replaces a file at once.
+// crash may leave a part; Staged replaces a file at once. Another concerns
+// metacopies alone: see incomplete.complete.
 //
 // When a change returns without error it has reached the disk as far as
 // Options.Durability says.
@@ -51,7 +52,8 @@
 //	FS.copying, the name being copied up
 //	    FS.treeMu
 //	        FS.names, the lesser path first
-//	            FS.tags.mu
+//	            FS.filling, an inode
+//	                FS.tags.mu
 //	            staging.whiteMu
 //	            dirCache.mu
 //
@@ -72,11 +74,12 @@
 //   - Whiteouts are hidden from every listing, also in directories where the
 //     kernel would show names that it then cannot find.
 //   - Hard links across copy-up are broken, as in the kernel without "index".
-//   - A metacopy file is an error when it is opened; the kernel also fails to
-//     look it up.
+//   - A metacopy whose content cannot be found, or is not to be followed, is an
+//     error when it is opened; the kernel also fails to look it up.
 //   - An ordinary user who may not give files away owns what is copied up; the
 //     kernel fails with EOVERFLOW.
 //
-// Not supported are index, nfs_export, metacopy, data-only layers and
-// fs-verity: an upper that needs one of them is refused.
+// Not supported are index, nfs_export, data-only layers and fs-verity: an upper
+// that needs one of them is refused, as is one that needs metacopy when
+// Options.Metacopy is off.
 package overlay

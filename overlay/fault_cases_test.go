@@ -103,7 +103,7 @@ func onTwo(method, from string, src object, to string, dst object, op func(fsys 
 
 // faultCases are the operations that TestEveryFault disturbs.
 func faultCases() []faultCase {
-	return slices.Concat(attributeFaults(), singleFaults(), writeFaults(), renameFaults(), moveFaults(), copyFaults())
+	return slices.Concat(attributeFaults(), singleFaults(), writeFaults(), renameFaults(), moveFaults(), copyFaults(), metacopyFaults())
 }
 
 var someTime = time.Unix(77, 5)
@@ -359,7 +359,7 @@ func copyFaults() (cases []faultCase) {
 
 // readers are the methods that change nothing.
 var readers = []string{
-	"FS.Check", "FS.FS", "FS.Getxattr", "FS.Layers", "FS.Listxattr", "FS.Lstat", "FS.Namespace", "FS.Open", "FS.ReadDir",
+	"FS.Check", "FS.FS", "FS.Getxattr", "FS.Layers", "FS.Listxattr", "FS.Lstat", "FS.Metacopy", "FS.Namespace", "FS.Open", "FS.ReadDir",
 	"FS.ReadOnly", "FS.Readlink", "FS.Redirects", "FS.Resolve", "FS.Space", "FS.Stat", "FS.State",
 	"File.Info", "File.Infos", "File.MemberXattr", "File.Name", "File.Read", "File.ReadAt", "File.ReadDir", "File.Seek", "File.Stat", "File.SyscallConn",
 	"Staged.ReadAt", "Staged.Stat",

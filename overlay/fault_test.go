@@ -204,9 +204,17 @@ func (b *bench) view() string {
 // served.
 func (b *bench) kernelView() string {
 	b.t.Helper()
-	dir, unmount := overlaytest.KernelMount(b.t, b.layers)
+	dir, unmount := overlaytest.KernelMount(b.t, b.layers, b.kernelOptions()...)
 	defer unmount()
 	return overlaytest.Merged(b.t, dir)
+}
+
+// kernelOptions are those that a mount of the layers takes.
+func (b *bench) kernelOptions() []string {
+	if b.o.Metacopy {
+		return []string{"metacopy=on"}
+	}
+	return nil
 }
 
 // kernelGlance is what the kernel shows of the layers as they lie there,
@@ -214,7 +222,7 @@ func (b *bench) kernelView() string {
 func (b *bench) kernelGlance() string {
 	b.t.Helper()
 	l := overlaytest.Layers{Lowers: slices.Concat([]string{b.layers.Upper}, b.layers.Lowers)}
-	dir, unmount := overlaytest.KernelMount(b.t, l, "ro")
+	dir, unmount := overlaytest.KernelMount(b.t, l, append(b.kernelOptions(), "ro")...)
 	defer unmount()
 	return overlaytest.Merged(b.t, dir)
 }
@@ -233,7 +241,7 @@ func leftIn(t testing.TB, work string) (left []string) {
 	err := filepath.WalkDir(work, func(path string, _ fs.DirEntry, err error) error {
 		name, _ := filepath.Rel(work, path) // it is below
 		switch name {
-		case ".", "overdav", "overdav/lock", "overdav/tags", "overdav/tmp", "overdav/trash":
+		case ".", "overdav", "overdav/lock", "overdav/metacopies", "overdav/tags", "overdav/tmp", "overdav/trash":
 		default:
 			left = append(left, name)
 		}

@@ -22,6 +22,8 @@ type File struct {
 	parent, base string // where it was found, see Path
 
 	read     *at.File   // a regular file
+	below    bool       // it is a metacopy, and read the lower file that has the content
+	limit    int64      // which is longer: so many bytes of it count; 0 all
 	write    *at.RWFile // the same, when it may be written
 	flag     int
 	strip    sync.Once // before the first write
@@ -70,7 +72,7 @@ func (fsys *FS) tryOpen(name string) (*File, error) {
 	case found.st.IsDir():
 		err = f.openDir(t, p)
 	case found.st.IsRegular():
-		f.read, err = fsys.openRegular(p.name, found)
+		err = f.openRegular(p, &found)
 	default:
 		err = syscall.ENXIO
 	}
@@ -105,24 +107,28 @@ func (f *File) openDir(t *txn, p place) error {
 
 // openRegular opens the regular file that was found and makes sure that it is
 // the one.
-func (fsys *FS) openRegular(name string, f found) (*at.File, error) {
-	file, err := f.at.OpenFile(name)
+func (f *File) openRegular(p place, found *found) error {
+	file, err := found.at.OpenFile(p.name)
 	if err != nil {
-		return nil, raced(err)
+		return raced(err)
 	}
 	var st at.Stat
 	err = file.Stat(&st)
-	if err == nil && !st.Same(&f.st) {
+	if err == nil && !st.Same(&found.st) {
 		err = errRaced
 	}
 	if err == nil && st.Size > 0 {
-		err = fsys.refuseMetacopy(file)
+		err = f.fsys.refuseMetacopy(file)
 	}
-	if err != nil {
-		_ = file.Close() // only read
-		return nil, err
+	if err == nil {
+		f.read = file
+		return nil
 	}
-	return file, nil
+	_ = file.Close() // only read
+	if err == errMetacopy && f.fsys.metacopy {
+		return f.openBelow(p, found)
+	}
+	return err
 }
 
 // OpenFile opens name with the flags of os.OpenFile. Opening for writing copies
@@ -172,7 +178,11 @@ func (fsys *FS) openWrite(name string, flag int, perm fs.FileMode) (*File, error
 	if err != nil {
 		return nil, err
 	}
-	if err := fsys.copyUp(name, true, truncate); err != nil {
+	want := wholeContent
+	if truncate {
+		want = noContent
+	}
+	if err := fsys.copyUp(name, true, want); err != nil {
 		return nil, err
 	}
 	return fsys.openUpper(name, flag)
@@ -202,7 +212,10 @@ func (fsys *FS) openUpper(name string, flag int) (*File, error) {
 	if err != nil {
 		return nil, t.end(raced(err))
 	}
-	if err = fsys.refuseMetacopy(&file.File); err == nil && flag&os.O_TRUNC != 0 {
+	if err = fsys.refuseMetacopy(&file.File); err == errMetacopy && fsys.metacopy {
+		err = errRaced // another since it was copied up
+	}
+	if err == nil && flag&os.O_TRUNC != 0 {
 		err = file.Truncate(0)
 	}
 	if err = t.end(err); err != nil {
@@ -212,17 +225,6 @@ func (fsys *FS) openUpper(name string, flag int) (*File, error) {
 	f := &File{fsys: fsys, name: name, parent: p.dir.path, base: p.name, flag: flag, read: &file.File, write: file}
 	f.info.name = baseName(name)
 	return f, nil
-}
-
-func (fsys *FS) refuseMetacopy(file *at.File) error {
-	_, err := file.Getxattr(fsys.marks.metacopy)
-	switch err {
-	case nil:
-		return errMetacopy
-	case syscall.ENODATA, syscall.EOPNOTSUPP:
-		return nil
-	}
-	return err
 }
 
 // createFile makes a file and opens it.
@@ -273,6 +275,9 @@ func (f *File) Stat() (fs.FileInfo, error) {
 // Info is Stat with our own type.
 func (f *File) Info() (*Info, error) {
 	info := f.info
+	if f.below {
+		return &info, nil // of the content that was opened: the file may have another by now
+	}
 	release, err := f.hold()
 	if err != nil {
 		return nil, err
@@ -296,6 +301,10 @@ func (f *File) Read(p []byte) (int, error) {
 	if f.read == nil {
 		return 0, pathError("read", f.name, syscall.EISDIR)
 	}
+	p, err := f.within(p)
+	if err != nil {
+		return 0, f.ioError("read", err)
+	}
 	n, err := f.read.Read(p)
 	return n, f.ioError("read", err)
 }
@@ -304,6 +313,10 @@ func (f *File) Read(p []byte) (int, error) {
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	if f.read == nil {
 		return 0, pathError("read", f.name, syscall.EISDIR)
+	}
+	if f.limit > 0 && off+int64(len(p)) > f.limit {
+		n, err := f.read.ReadAt(p[:max(f.limit-off, 0)], off)
+		return n, f.ioError("read", errorOr(err, io.EOF))
 	}
 	n, err := f.read.ReadAt(p, off)
 	return n, f.ioError("read", err)
@@ -327,6 +340,9 @@ func (f *File) Seek(offset int64, whence int) (int64, error) {
 	}
 	if f.read == nil {
 		return 0, pathError("seek", f.name, fs.ErrClosed)
+	}
+	if f.limit > 0 && whence == io.SeekEnd {
+		offset, whence = f.limit+offset, io.SeekStart
 	}
 	n, err := f.read.Seek(offset, whence)
 	return n, f.ioError("seek", err)

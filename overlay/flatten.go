@@ -111,7 +111,14 @@ func (fsys *FS) allInUpper(d *dir) error {
 		if here == lowerOnly || here == merged {
 			return errRaced
 		}
-		return nil
+		if !e.inUpper {
+			return nil
+		}
+		meta, err := fsys.isMetacopy(&d.upper.Dir, name, &e.upper)
+		if meta {
+			return errRaced
+		}
+		return err
 	})
 }
 

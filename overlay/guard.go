@@ -156,18 +156,21 @@ func refuseIndex(work *at.RWDir, path string) error {
 	return nil
 }
 
-// refuseMetacopies refuses an upper that a kernel mount with metacopy=on wrote:
-// the content of some of its files is still in a lower. It looks through upper
-// only when the kernel had it since it was ours, which the directory work tells:
-// every mount makes it, and we remove it in the end.
+// refuseMetacopies refuses, unless metacopies are on, an upper with files whose
+// content is still in a lower. It looks through upper only when it may have
+// some: when we wrote it with metacopies on, which a note in staging tells, or
+// when the kernel had it since it was ours, which the directory work tells: every
+// mount makes it, and we remove it in the end.
 func (fsys *FS) refuseMetacopies(path string) error {
-	var st at.Stat
-	if err := fsys.work.Stat(workDir, &st); at.IsMissing(err) {
+	if fsys.metacopy {
 		return nil
 	}
-	names, err := incompatible(fsys.work)
-	if err != nil || slices.Contains(names, guardDir) {
-		return err
+	may, err := fsys.mayHoldMetacopies()
+	if err != nil {
+		return layersError("upper %q: %w", path, err)
+	}
+	if !may {
+		return nil
 	}
 	found, err := fsys.findMetacopy(&fsys.root.upper.Dir, ".")
 	switch {
@@ -175,9 +178,23 @@ func (fsys *FS) refuseMetacopies(path string) error {
 		return layersError("upper %q cannot be looked through: %w", path, err)
 	case found != "":
 		return layersError("upper %q was written with metacopy=on, and the content of %q is still in a lower; "+
-			"write to such files in a mount with metacopy=on, or serve upper read-only", path, found)
+			"serve it with metacopy: on, or read-only, where such files cannot be read", path, found)
 	}
 	return nil
+}
+
+// mayHoldMetacopies says whether somebody had upper who may write metacopies.
+func (fsys *FS) mayHoldMetacopies() (bool, error) {
+	noted, err := hasMetacopyNote(fsys.work)
+	if err != nil || noted {
+		return noted, err
+	}
+	var st at.Stat
+	if err := fsys.work.Stat(workDir, &st); at.IsMissing(err) {
+		return false, nil
+	}
+	names, err := incompatible(fsys.work)
+	return err == nil && !slices.Contains(names, guardDir), err
 }
 
 // findMetacopy returns the path of a metacopy below d; "" when there is none.

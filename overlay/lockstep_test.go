@@ -38,6 +38,10 @@ var lockstepVariants = []lockstepVariant{
 	{name: "tmpfs", disk: "tmpfs", sequences: 40},
 	{name: "tmpfs-without-redirects", disk: "tmpfs", options: []string{"redirect_dir=off"}, sequences: 30},
 	{name: "ext4-without-redirects", disk: "ext4", options: []string{"redirect_dir=off"}, sequences: 15},
+	{name: "tmpfs-metacopy", disk: "tmpfs", options: []string{"metacopy=on"}, sequences: 40},
+	{name: "ext4-metacopy", disk: "ext4", options: []string{"metacopy=on"}, sequences: 20},
+	{name: "xfs-metacopy", disk: "xfs", options: []string{"metacopy=on"}, sequences: 15},
+	{name: "btrfs-metacopy", disk: "btrfs", options: []string{"metacopy=on"}, sequences: 10},
 	{name: "tmpfs-class-user", disk: "tmpfs", options: []string{"userxattr"}, sequences: 20},
 	{name: "xfs-class-user", disk: "xfs", options: []string{"userxattr"}, sequences: 15},
 }

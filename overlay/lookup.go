@@ -213,11 +213,17 @@ func (fsys *FS) hidesLower(parent *dir, name string) bool {
 type search struct {
 	name     string // a component or, after an absolute redirect, a path from the layers' roots
 	through  bool   // only directories are of interest
+	content  bool   // what is looked for is the content of a file, see openContent
 	isDir    bool   // a layer above has a directory: only directories merge with it
 	opaque   bool   // what was just seen hides the layers below
 	stop     bool   // nothing further down belongs to the name
 	last     bool   // in the lowest layer, where marks mean nothing
 	redirect string // the last redirect that was met, completed; "" none
+
+	top    at.Stat  // with content: the topmost file
+	second at.Stat  // and the one below it, which a metacopy is of
+	files  int      // how many were found
+	file   *at.File // the one that has the content, open
 }
 
 // lookup finds out what name in parent is made of, opening every directory
@@ -282,7 +288,7 @@ func (fsys *FS) lookupUpper(parent *dir, s *search, e *entry, node *dir) (err er
 		s.isDir = err == nil
 	}
 	if node.upper == nil {
-		this, err := fsys.peek(&parent.upper.Dir, e.name, s, &e.upper, "")
+		this, err := fsys.peek(&parent.upper.Dir, e.name, s, &e.upper, 0, "")
 		if err != nil || !this {
 			e.whiteout = s.opaque
 			return upperError(err)
@@ -350,12 +356,12 @@ func (fsys *FS) lookupLowers(parent *dir, s *search, e *entry, node *dir) error 
 			found.dir.Close()
 			return fmt.Errorf("refusing to follow redirect %s: %w", strconv.Quote(s.redirect), syscall.EPERM)
 		}
-		if found.dir == nil {
-			e.inLower, e.from = true, l
-			return nil
-		}
 		e.inLower = true
-		node.lowers = append(node.lowers, lowerDir{l.layer, found.dir})
+		if found.dir == nil {
+			e.from = l
+		} else {
+			node.lowers = append(node.lowers, lowerDir{l.layer, found.dir})
+		}
 		if strings.HasPrefix(s.redirect, "/") && &below[0] != &fsys.root.lowers[0] {
 			below = fsys.root.lowers
 			i = l.layer.index - 1 // go on below this layer
@@ -407,8 +413,13 @@ func (fsys *FS) lookupSingle(base *at.Dir, name string, s *search, prefix int, r
 		return hit{}, err
 	}
 	if err != nil {
-		ok, err := fsys.peek(base, name, s, st, rest)
+		ok, err := fsys.peek(base, name, s, st, prefix, rest)
 		return hit{ok: ok && !s.isDir}, err
+	}
+	if rest == "" && s.content {
+		d.Close()
+		s.stop = true // a directory has no content
+		return hit{}, nil
 	}
 	if rest == "" {
 		s.isDir = true
@@ -431,7 +442,7 @@ func (fsys *FS) lookupSingle(base *at.Dir, name string, s *search, prefix int, r
 
 // peek says whether base has name, and whether it belongs to the search:
 // a whiteout or a non-directory in the way ends it.
-func (fsys *FS) peek(base *at.Dir, name string, s *search, st *at.Stat, rest string) (bool, error) {
+func (fsys *FS) peek(base *at.Dir, name string, s *search, st *at.Stat, prefix int, rest string) (bool, error) {
 	err := base.Stat(name, st)
 	if at.IsMissing(err) {
 		return false, nil
@@ -440,6 +451,10 @@ func (fsys *FS) peek(base *at.Dir, name string, s *search, st *at.Stat, rest str
 		return false, err
 	}
 	if st.IsDir() {
+		if s.content {
+			s.stop = true
+			return false, nil
+		}
 		if rest == "" {
 			s.isDir = true
 		}
@@ -457,22 +472,14 @@ func (fsys *FS) peek(base *at.Dir, name string, s *search, st *at.Stat, rest str
 		s.stop = true
 		return false, nil
 	}
-	if meta, err := fsys.isMetacopy(base, name, st); err != nil || meta {
+	if s.content {
+		return fsys.seekContent(base, name, s, st, prefix)
+	}
+	if refused, err := fsys.refusesMetacopy(base, name, st); err != nil || refused {
 		return false, errorOr(err, errMetacopy)
 	}
 	s.stop = true
 	return true, nil
-}
-
-// errMetacopy is met where a file's content was left in a lower layer, which
-// only a mount with metacopy=on may read.
-var errMetacopy = fmt.Errorf("the content is in a lower layer (metacopy): %w", syscall.EPERM)
-
-func (fsys *FS) isMetacopy(d *at.Dir, name string, st *at.Stat) (bool, error) {
-	if !st.IsRegular() || st.Size == 0 {
-		return false, nil
-	}
-	return fsys.marks.has(d, name, fsys.marks.metacopy)
 }
 
 func errorOr(err, other error) error {

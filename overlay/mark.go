@@ -16,7 +16,7 @@ import (
 type marks struct {
 	prefix   string // "trusted.overlay." or "user.overlay."
 	opaque   string // on a directory: "y", no lower belongs to it
-	redirect string // on a directory: where its lowers are
+	redirect string // on a directory: where its lowers are; on a metacopy: where its content is
 	whiteout string // on an empty regular file: the name is deleted
 	metacopy string // on a regular file: its content is in a lower
 	origin   string // on what was copied up: the handle of the lower object
@@ -112,6 +112,48 @@ func (m *marks) readDir(d *at.Dir) (dm dirMarks, err error) {
 		}
 	}
 	return dm, nil
+}
+
+// fileMarks are the marks of one regular file that say where its content is.
+type fileMarks struct {
+	metacopy bool
+	redirect string // "" none; means nothing unless metacopy
+}
+
+// readFile reads those marks of the regular file name in d.
+// Errors: ErrCorruptMark, EIO for a metacopy mark of a length that none has
+// (compare ovl_check_metacopy_xattr), and parseRedirect's.
+func (m *marks) readFile(d *at.Dir, name string) (fm fileMarks, err error) {
+	value, err := d.Getxattr(name, m.metacopy)
+	if err == syscall.ENODATA || err == syscall.EOPNOTSUPP {
+		return fm, nil
+	}
+	if err == nil {
+		err = checkMetacopy(value)
+	}
+	if err != nil {
+		return fm, err
+	}
+	fm.metacopy = true
+	value, err = d.Getxattr(name, m.redirect)
+	if err == syscall.ENODATA {
+		return fm, nil
+	}
+	if err == nil {
+		fm.redirect, err = parseRedirect(value)
+	}
+	return fm, err
+}
+
+// minMetacopy is the length of a metacopy mark that is not empty: its header,
+// before a digest (compare struct ovl_metacopy).
+const minMetacopy = 4
+
+func checkMetacopy(value []byte) error {
+	if n := len(value); n > 0 && n < minMetacopy {
+		return &markError{"metacopy", string(value), syscall.EIO}
+	}
+	return nil
 }
 
 // parseProtection reads a protattr value; letters it does not know are later

@@ -83,6 +83,11 @@ func (r *renaming) moveOver() error {
 			return err // before anything is done
 		}
 	}
+	if !r.old.isDir() {
+		if err := r.mark(); err != nil {
+			return err // likewise
+		}
+	}
 	s := r.fsys.staging
 	holder := s.reserve()
 	defer holder.close()

@@ -27,6 +27,9 @@ func Open(o Options) (*FS, error) {
 		return nil, err
 	}
 	prefix, err := o.prefix()
+	if err == nil {
+		err = o.checkMetacopy(prefix)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -35,6 +38,7 @@ func Open(o Options) (*FS, error) {
 		marks:           newMarks(prefix),
 		followRedirects: prefix == trustedPrefix,
 		writeRedirects:  prefix == trustedPrefix && !o.NoRedirect,
+		metacopy:        o.Metacopy,
 		durability:      o.Durability,
 		privileged:      prefix == trustedPrefix,
 		events:          o.Events,
@@ -224,7 +228,9 @@ func (fsys *FS) refuseOtherMarks(path string) error {
 //  5. The file system is tried.
 //  6. The guard is set. From here on a kernel mount fails.
 //  7. An empty upper gets its UUID.
-//  8. The entity tags that were written down are read.
+//  8. That upper may come to hold metacopies is written down, or that it holds
+//     none.
+//  9. The entity tags that were written down are read.
 func (fsys *FS) takeUpper(o Options, p *plan) (err error) {
 	if fsys.work, err = at.OpenRW(p.work, o.Hook); err != nil {
 		return layersError("work %q: %w", p.work, err)
@@ -300,6 +306,9 @@ func (fsys *FS) prepareUpper(o Options, p *plan, s *staging) error {
 	}
 	if err := fsys.giveUUID(); err != nil {
 		return layersError("upper %q: %w", p.upper, err)
+	}
+	if err := s.noteMetacopies(fsys.metacopy); err != nil {
+		return layersError("work %q: %w", p.work, err)
 	}
 	if err := fsys.tags.open(s); err != nil {
 		return layersError("work %q: %w", p.work, err)

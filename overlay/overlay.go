@@ -34,6 +34,7 @@ type FS struct {
 	work            *at.RWDir
 	followRedirects bool
 	writeRedirects  bool
+	metacopy        bool // content may be left below, and is read there
 	durability      Durability
 	privileged      bool      // may give files away and set any attribute
 	traps           []at.Stat // layer roots, where one lies inside another
@@ -52,6 +53,7 @@ type FS struct {
 	cache   *dirCache // nil: nothing is kept between operations
 	names   nameLocks // the names in a directory, by its merged path
 	copying nameLocks // copy-ups under way, by the name asked for
+	filling nameLocks // metacopies that are getting their content, or other attributes, by inode
 }
 
 // A Namespace is the class of extended attributes that holds the marks.
@@ -91,6 +93,7 @@ type Options struct {
 	Upper, Work string   // both or neither; without, the view is read-only
 	Xattr       Namespace
 	NoRedirect  bool // never write a redirect: renaming a directory of a lower copies it
+	Metacopy    bool // leave a file's content in the lower until it is written to: see metacopy.go
 	ReadOnly    bool // show Upper too, but change nothing, not even in Work
 	Durability  Durability
 	NoGuard     bool // do not keep the kernel from mounting an upper that is being served
@@ -127,6 +130,9 @@ func (fsys *FS) Namespace() Namespace {
 
 // Redirects says whether renaming a directory of a lower writes a redirect.
 func (fsys *FS) Redirects() bool { return fsys.writeRedirects }
+
+// Metacopy says whether content is left in the lowers until it is written to.
+func (fsys *FS) Metacopy() bool { return fsys.metacopy }
 
 func (fsys *FS) readOnly() bool { return fsys.staging == nil }
 

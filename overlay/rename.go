@@ -31,6 +31,8 @@ var (
 	errIsTree   = errors.New("a directory: needs the tree for itself")
 	errNotUp    = errors.New("a file of a lower: copy it up first")
 	errNotWhole = errors.New("part of the directory is in a lower: flatten it first")
+
+	errContentFar = errors.New("a metacopy that no redirect can lead to its content: copy that up first")
 )
 
 func (fsys *FS) rename(oldname, newname string, replace bool) error {
@@ -57,6 +59,8 @@ func (fsys *FS) untilRenamed(try func(exclusive, full bool) (path string, err er
 			full, exclusive = true, true
 			continue
 		case errNotUp:
+			err = fsys.copyUp(path, false, anyContent)
+		case errContentFar:
 			err = fsys.copyUp(path, false, wholeContent)
 		case errNotWhole:
 			err = fsys.flatten(path)
@@ -229,7 +233,8 @@ func (r *renaming) raise() error {
 //     opaque empty one. Nobody sees it.
 //  3. The new parent is marked impure.
 //  4. A directory gets the mark that keeps it what it is elsewhere: a redirect
-//     to its lowers, or opaque. At its old name neither means anything.
+//     to its lowers, or opaque. At its old name neither means anything. A
+//     metacopy gets a redirect to its content.
 //  5. One renameat2 moves it and leaves a whiteout where that is needed.
 //     Before: as it was; after: done.
 //  6. A whiteout that changed places with a directory of upper alone is
@@ -260,10 +265,8 @@ func (r *renaming) move() error {
 			return err
 		}
 	}
-	if r.old.isDir() {
-		if err := r.markDir(); err != nil {
-			return err
-		}
+	if err := r.mark(); err != nil {
+		return err
 	}
 	r.t.changed(r.to.dir.upper)
 	r.t.changed(r.from.dir.upper)
@@ -295,6 +298,14 @@ func (r *renaming) renameUpper() error {
 		_ = from.Unlink(r.from.name) // it hides nothing
 	}
 	return nil
+}
+
+// mark gives what is about to move the mark that keeps it what it is.
+func (r *renaming) mark() error {
+	if r.old.isDir() {
+		return r.markDir()
+	}
+	return r.fsys.redirectMetacopy(r.from, &r.old.upper, r.from.dir.path == r.to.dir.path)
 }
 
 // markDir gives the directory that is about to move its mark.

@@ -51,6 +51,9 @@ func (fsys *FS) stateOf(p place, e *entry, here presence) (State, error) {
 		return StateUnchanged, nil
 	case pureUpper:
 		moved, err := fsys.marks.has(&p.dir.upper.Dir, p.name, fsys.marks.origin)
+		if err == nil && !moved { // one of several names has no origin
+			moved, err = fsys.isMetacopy(&p.dir.upper.Dir, p.name, &e.upper)
+		}
 		if err == nil && moved {
 			return StateRenamed, nil // a copy whose lower is not at its name
 		}
@@ -62,7 +65,14 @@ func (fsys *FS) stateOf(p place, e *entry, here presence) (State, error) {
 		return fsys.compareDir(e)
 	case covering:
 	}
-	return fsys.compareFile(p, e)
+	fm, err := fsys.metacopyMarks(&p.dir.upper.Dir, p.name, &e.upper)
+	if err != nil {
+		return "", err
+	}
+	if redirectTo(p.dir, p.name, fm.redirect) != redirectTo(p.dir, p.name, "") {
+		return StateRenamed, nil
+	}
+	return fsys.compareFile(p, e, fm.metacopy)
 }
 
 // compareDir compares a merged directory with the topmost lower's.
@@ -76,7 +86,7 @@ func (fsys *FS) compareDir(e *entry) (State, error) {
 }
 
 // compareFile compares an object of upper with the lower one that it covers.
-func (fsys *FS) compareFile(p place, e *entry) (State, error) {
+func (fsys *FS) compareFile(p place, e *entry, metacopy bool) (State, error) {
 	below := &dir{path: p.dir.path, lowers: p.dir.lowers, shared: true}
 	lower, err := fsys.find(below, p.name)
 	if at.IsMissing(err) {
@@ -89,6 +99,9 @@ func (fsys *FS) compareFile(p place, e *entry) (State, error) {
 		return StateModified, nil
 	}
 	if e.upper.IsRegular() && !e.upper.Mtime.Equal(lower.st.Mtime) {
+		if metacopy {
+			return StateAttributes, nil // the content was never touched
+		}
 		return StateModified, nil
 	}
 	if e.upper.IsSymlink() {

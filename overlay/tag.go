@@ -45,6 +45,9 @@ type tagTable struct {
 	mu sync.RWMutex
 	// +checklocks:mu
 	known map[uint64]tagRecord
+	// pinned are the tags of files whose content is being brought to them.
+	// +checklocks:mu
+	pinned map[uint64]tag
 	// file is what they are appended to; nil keeps them in memory alone.
 	// +checklocks:mu
 	file *at.RWFile
@@ -70,10 +73,32 @@ const (
 func (t *tagTable) of(st *at.Stat) tag {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
+	if tag, ok := t.pinned[st.Ino]; ok && st.IsRegular() {
+		return tag
+	}
 	if r, ok := t.known[st.Ino]; ok && r.ctime == st.Ctime.UnixNano() && st.IsRegular() {
 		return r.tag
 	}
 	return derivedTag(st)
+}
+
+// pin keeps the tag of a file of upper as it is until unpin, whatever is done to
+// the file.
+func (t *tagTable) pin(st *at.Stat) (kept tag) {
+	kept = t.of(st)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.pinned == nil {
+		t.pinned = make(map[uint64]tag)
+	}
+	t.pinned[st.Ino] = kept
+	return kept
+}
+
+func (t *tagTable) unpin(st *at.Stat) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.pinned, st.Ino)
 }
 
 // keep writes down that the file of which st tells still has a tag.

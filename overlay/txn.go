@@ -202,6 +202,15 @@ func (n *nameLocks) lock(paths ...string) (unlock func()) {
 	}
 }
 
+// tryLock is lock for one, unless somebody has it.
+func (n *nameLocks) tryLock(path string) (unlock func(), ok bool) {
+	if !n.get(path).TryLock() {
+		n.put(path, func(*nameLock) {})
+		return nil, false
+	}
+	return func() { n.put(path, (*nameLock).Unlock) }, true
+}
+
 // rlock keeps the names in one directory as they are.
 func (n *nameLocks) rlock(path string) (unlock func()) {
 	n.get(path).RLock()

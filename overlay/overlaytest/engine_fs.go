@@ -29,6 +29,7 @@ func OpenFS(l Layers, options []string) (*overlay.FS, error) {
 		Lowers: l.Lowers, Upper: l.Upper, Work: l.Work,
 		Xattr:      overlay.XattrTrusted,
 		NoRedirect: slices.Contains(options, "redirect_dir=off"),
+		Metacopy:   slices.Contains(options, "metacopy=on"),
 		ReadOnly:   slices.Contains(options, "ro"),
 		Durability: overlay.DurabilityNone,
 	}

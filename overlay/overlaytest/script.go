@@ -116,6 +116,9 @@ func (s *script) becomeUser() {
 	if slices.Contains(s.options, "userxattr") {
 		return
 	}
+	if slices.Contains(s.options, "metacopy=on") {
+		s.t.Skip("with userxattr there are no metacopies")
+	}
 	s.foreign = true
 	s.options = append(s.options, "userxattr")
 	s.options = slices.DeleteFunc(s.options, func(o string) bool { return o == "redirect_dir=off" })
