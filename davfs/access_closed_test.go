@@ -34,7 +34,12 @@ var closedFiles, closedSecrets = map[string]string{
 }
 
 var closedRules = rules{
-	{"hush", 0}, {"a/hush", 0}, {"a/g/hush", 0}, {"a/hushlink", 0}, {"b/hush", 0}, {"b/-/hush", 0},
+	{"hush", 0},
+	{"a/hush", 0},
+	{"a/g/hush", 0},
+	{"a/hushlink", 0},
+	{"b/hush", 0},
+	{"b/-/hush", 0},
 	{"r", RightRead | RightList},
 	{".", allRights},
 }
@@ -82,19 +87,34 @@ func TestWhatIsClosedMakesNoDifference(t *testing.T) {
 		"/a/hushlink", "/b/hush", "/b/hush/new", "/b/-/hush",
 	}
 	reads := [][]string{ // method, body, headers
-		{"GET", ""}, {"HEAD", ""}, {"OPTIONS", ""}, {"UNLOCK", "", "Lock-Token: <urn:uuid:x>"}, {"TRACE", ""},
-		{"PROPFIND", "", "Depth: 0"}, {"PROPFIND", "", "Depth: 1"}, {"PROPFIND", "", "Depth: infinity"},
+		{"GET", ""},
+		{"HEAD", ""},
+		{"OPTIONS", ""},
+		{"UNLOCK", "", "Lock-Token: <urn:uuid:x>"},
+		{"TRACE", ""},
+		{"PROPFIND", "", "Depth: 0"},
+		{"PROPFIND", "", "Depth: 1"},
+		{"PROPFIND", "", "Depth: infinity"},
 		{"PROPFIND", named("D:lockdiscovery D:supportedlock O:checksums V:state", ""), "Depth: 1"},
-		{"GET", "", "If-Match: " + etag}, {"GET", "", "If-None-Match: " + etag},
-		{"GET", "", "If: </hush> ([" + etag + "])"}, {"GET", "", "If: </hush> (Not [" + etag + "])"},
+		{"GET", "", "If-Match: " + etag},
+		{"GET", "", "If-None-Match: " + etag},
+		{"GET", "", "If: </hush> ([" + etag + "])"},
+		{"GET", "", "If: </hush> (Not [" + etag + "])"},
 		{"GET", "", "If: </b/hush> (Not <DAV:no-lock>)"},
 	}
 	// Those that would change what is closed, and what is not alice's.
 	writes := [][]string{
-		{"PUT", "x"}, {"PUT", "x", "If-None-Match: *"}, {"PUT", "x", "Content-Range: bytes 0-0/1"}, {"MKCOL", ""}, {"DELETE", ""},
+		{"PUT", "x"},
+		{"PUT", "x", "If-None-Match: *"},
+		{"PUT", "x", "Content-Range: bytes 0-0/1"},
+		{"MKCOL", ""},
+		{"DELETE", ""},
 		{"PATCH", "x", "Content-Type: " + patchType, "X-Update-Range: append"},
-		{"LOCK", lockExclusive, "Depth: 0"}, {"PROPPATCH", patchSet("<x:a>1</x:a>")},
-		{"COPY", "", "Destination: /new"}, {"MOVE", "", "Destination: /new"}, {"LOCK", "", "If: (<urn:uuid:x>)"},
+		{"LOCK", lockExclusive, "Depth: 0"},
+		{"PROPPATCH", patchSet("<x:a>1</x:a>")},
+		{"COPY", "", "Destination: /new"},
+		{"MOVE", "", "Destination: /new"},
+		{"LOCK", "", "If: (<urn:uuid:x>)"},
 	}
 	ask := func(path string, q []string) {
 		headers := append(slices.Clone(q[2:]), alice)
@@ -140,9 +160,15 @@ func TestRightsThroughSymlinks(t *testing.T) {
 	before := s.merged()
 	for _, path := range []string{"/mine/link", "/mine/dir", "/mine/dir/", "/mine/dir/f", "/mine/dir/g/h", "/mine/dir/free", "/mine/round/l", "/mine/round/l/h", "/mine/new"} {
 		for _, q := range [][]string{
-			{"GET", ""}, {"PROPFIND", "", "Depth: 0"}, {"PROPFIND", "", "Depth: 1"}, {"PUT", "x"}, {"PUT", "x", "Content-Range: bytes 0-0/1"},
-			{"PATCH", "x", "Content-Type: " + patchType, "X-Update-Range: bytes=0-0"}, {"PROPPATCH", patchSet("<x:a>1</x:a>")},
-			{"LOCK", lockExclusive}, {"COPY", "", "Destination: /mine/copy"},
+			{"GET", ""},
+			{"PROPFIND", "", "Depth: 0"},
+			{"PROPFIND", "", "Depth: 1"},
+			{"PUT", "x"},
+			{"PUT", "x", "Content-Range: bytes 0-0/1"},
+			{"PATCH", "x", "Content-Type: " + patchType, "X-Update-Range: bytes=0-0"},
+			{"PROPPATCH", patchSet("<x:a>1</x:a>")},
+			{"LOCK", lockExclusive},
+			{"COPY", "", "Destination: /mine/copy"},
 		} {
 			if got := s.do(q[0], path, q[1], append(slices.Clone(q[2:]), alice)...); got.status != 404 {
 				t.Errorf("%s %s: got %d %s, want 404", q[0], path, got.status, got.body)

@@ -457,13 +457,24 @@ func TestReadersChangeNothing(t *testing.T) {
 	} {
 		for _, path := range []string{"/f", "/d", "/new", "/d/new", "/"} {
 			for _, q := range [][]string{
-				{"PUT", "x"}, {"PUT", "x", "X-OC-Mtime: 1"}, {"PUT", "x", "Content-Range: bytes 0-0/*"}, {"PUT", "x", "Content-Range: bytes 1-1/2"},
+				{"PUT", "x"},
+				{"PUT", "x", "X-OC-Mtime: 1"},
+				{"PUT", "x", "Content-Range: bytes 0-0/*"},
+				{"PUT", "x", "Content-Range: bytes 1-1/2"},
 				{"PATCH", "x", "Content-Type: " + patchType, "X-Update-Range: append"},
-				{"MKCOL", ""}, {"MKCOL", "", "X-OC-Mtime: 1"}, {"DELETE", ""},
-				{"LOCK", lockExclusive}, {"LOCK", lockShared, "Depth: 0"}, {"LOCK", "", "If: (<urn:uuid:x>)"},
-				{"PROPPATCH", patchSet("<x:a>1</x:a>")}, {"PROPPATCH", patchSet("<D:getlastmodified>Thu, 02 Jan 2020 03:04:05 GMT</D:getlastmodified>")},
-				{"COPY", "", "Destination: /copy"}, {"COPY", "", "Destination: /f"}, {"COPY", "", "Destination: /d", "X-OC-Mtime: 1"},
-				{"MOVE", "", "Destination: /moved"}, {"MOVE", "", "Destination: /f", "Overwrite: T"},
+				{"MKCOL", ""},
+				{"MKCOL", "", "X-OC-Mtime: 1"},
+				{"DELETE", ""},
+				{"LOCK", lockExclusive},
+				{"LOCK", lockShared, "Depth: 0"},
+				{"LOCK", "", "If: (<urn:uuid:x>)"},
+				{"PROPPATCH", patchSet("<x:a>1</x:a>")},
+				{"PROPPATCH", patchSet("<D:getlastmodified>Thu, 02 Jan 2020 03:04:05 GMT</D:getlastmodified>")},
+				{"COPY", "", "Destination: /copy"},
+				{"COPY", "", "Destination: /f"},
+				{"COPY", "", "Destination: /d", "X-OC-Mtime: 1"},
+				{"MOVE", "", "Destination: /moved"},
+				{"MOVE", "", "Destination: /f", "Overwrite: T"},
 			} {
 				if got := s.do(q[0], path, q[1], q[2:]...); got.status < 400 && !strings.Contains(got.body, "HTTP/1.1 403") {
 					t.Errorf("%s: %s %s %v: got %d %s", name, q[0], path, q[2:], got.status, got.body)
