@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"sync/atomic"
 
 	"overdav/overlay"
 )
@@ -71,6 +72,7 @@ type Handler struct {
 	others Prefixes
 	policy namePolicy
 	locks  *Locks
+	ample  atomic.Pointer[ample] // of the room, nil where it is not
 	// parents answers above the share.
 	parents *Parents
 }

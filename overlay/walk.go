@@ -291,6 +291,7 @@ type found struct {
 	st    at.Stat
 	layer int     // 0 is upper
 	at    *at.Dir // its directory in that layer
+	white bool    // upper has a whiteout: with ENOENT
 }
 
 // find looks name in d up as far as its attributes need: the topmost object
@@ -308,6 +309,7 @@ func (fsys *FS) find(d *dir, name string) (f found, err error) {
 		f.at = &d.upper.Dir
 		white, err := fsys.findIn(&f, name)
 		if err == nil && white {
+			f.white = true
 			return f, syscall.ENOENT
 		}
 		if !at.IsMissing(err) {

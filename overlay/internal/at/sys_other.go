@@ -26,6 +26,9 @@ func sysReadlink(int, string) (string, error)             { return "", syscall.E
 func sysFlistxattr(int, []byte) ([]byte, error)           { return nil, syscall.ENOSYS }
 func sysFgetxattr(int, string) ([]byte, error)            { return nil, syscall.ENOSYS }
 func sysGetxattr(int, string, string) ([]byte, error)     { return nil, syscall.ENOSYS }
+func sysSetxattr(int, string, string, []byte) error       { return syscall.ENOSYS }
+func sysRemovexattr(int, string, string) error            { return syscall.ENOSYS }
+func sysListxattr(int, string) ([]byte, error)            { return nil, syscall.ENOSYS }
 func sysHandle(int, string) (int32, []byte, error)        { return 0, nil, syscall.ENOSYS }
 func sysUUID(int) (uuid [16]byte, ok bool)                { return uuid, false }
 func sysSpace(int) (Space, error)                         { return Space{}, syscall.ENOSYS }

@@ -113,6 +113,9 @@ func (w *Watcher) Drain(fn func(Event)) error {
 	return err
 }
 
+// maxEvent is the longest event: its head, and a name of NAME_MAX with its NUL.
+const maxEvent = 16 + 256
+
 // readLocked empties the kernel's queue.
 func (q *queue) readLocked() error {
 	for {
@@ -126,6 +129,9 @@ func (q *queue) readLocked() error {
 			return err
 		}
 		parseEvents(q.buf[:n], q.handOutLocked)
+		if len(q.buf)-n >= maxEvent {
+			return nil // another would have fitted: there was none (inotify(7))
+		}
 	}
 }
 
