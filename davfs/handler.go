@@ -25,7 +25,8 @@ type Options struct {
 	// User says who makes a request; locks are bound to it. Nil means that
 	// all are one.
 	User func(*http.Request) string
-	// ReadOnly refuses every method that changes something.
+	// ReadOnly refuses every method that changes something. A tree that cannot
+	// be changed is read-only in any case.
 	ReadOnly bool
 	// Access says what whoever makes a request may do. Nil, or a nil Access,
 	// means everything.
@@ -89,6 +90,7 @@ func NewHandler(fs *FileSystem, o Options) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.ReadOnly = o.ReadOnly || fs.tree.ReadOnly() // whatever is said, it cannot be changed
 	others = slices.DeleteFunc(others, func(p Path) bool { return !share.Contains(p) })
 	h := &Handler{fs: fs, tree: fs.tree, opts: o, share: share, others: others, policy: policy, locks: o.Locks}
 	if h.locks == nil {
