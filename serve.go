@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
 )
 
 // serve serves until it is told to stop.
@@ -66,6 +68,9 @@ func serve(e env, args []string) error {
 	reload.add(all.reload)
 	h, err := newRouter(c, all, door)
 	if err == nil {
+		err = newSandbox(c, configFileOf("serve", args, e.getenv), all).enter(c.Landlock, log)
+	}
+	if err == nil {
 		announce(e.stdout, c, lns, all)
 		if c.Anonymous {
 			log.Warn().Msg("everybody who can reach the address may read and write")
@@ -73,6 +78,7 @@ func serve(e env, args []string) error {
 		srv := newServer(h, log, c)
 		srv.audit = audit
 		srv.http.TLSConfig = certs.config()
+		tellManager(log, daemon.SdNotifyReady)
 		err = srv.run(ctx, stopListening, lns...)
 	}
 	return errors.Join(err, all.close())
