@@ -506,13 +506,22 @@ func (f *File) MemberXattr(member *Info, attr string) ([]byte, error) {
 	if err != nil {
 		return nil, pathError("getxattr", joinPath(f.name, member.name), err)
 	}
-	for i := range f.dir.sources() {
-		if d, layer := f.dir.source(i); layer == member.layer {
-			value, err := d.Getxattr(member.name, stored)
-			return value, pathError("getxattr", joinPath(f.name, member.name), err)
+	d := f.dir.inLayer(member.layer)
+	if d == nil {
+		return nil, pathError("getxattr", joinPath(f.name, member.name), syscall.ESTALE)
+	}
+	value, err := d.Getxattr(member.name, stored)
+	return value, pathError("getxattr", joinPath(f.name, member.name), err)
+}
+
+// inLayer is the directory in one layer; nil when that has none.
+func (d *dir) inLayer(index int) *at.Dir {
+	for i := range d.sources() {
+		if source, layer := d.source(i); layer == index {
+			return source
 		}
 	}
-	return nil, pathError("getxattr", joinPath(f.name, member.name), syscall.ESTALE)
+	return nil
 }
 
 // SyscallConn gives net/http the descriptor of a regular file (sendfile(2)).
