@@ -46,6 +46,12 @@ func (p proxies) client(r *http.Request) netip.AddrPort {
 	return client
 }
 
+// speak reports whether r comes from a proxy of ours.
+func (p proxies) speak(r *http.Request) bool {
+	peer := peerAddr(r.RemoteAddr)
+	return !peer.IsValid() || p.trust(peer.Addr())
+}
+
 // peerAddr reads http.Request.RemoteAddr. A zone is dropped, an IPv4 address
 // is one in whatever form.
 func peerAddr(remote string) netip.AddrPort {
@@ -87,8 +93,7 @@ func (p proxies) secure(r *http.Request) bool {
 	if r.TLS != nil {
 		return true
 	}
-	peer := peerAddr(r.RemoteAddr)
-	if peer.IsValid() && !p.trust(peer.Addr()) {
+	if !p.speak(r) {
 		return false
 	}
 	protos := r.Header["X-Forwarded-Proto"]

@@ -48,6 +48,7 @@ func loadFile(name string, c *Config, o origins) (mistakes []error, err error) {
 	f := &configFile{name: name, origins: o}
 	f.parse(data, c)
 	c.absolute(dir)
+	f.checkSecrets(c)
 	return f.errs, nil
 }
 

@@ -12,13 +12,14 @@ import (
 // It looks at paths itself, as the shares do: http.ServeMux cleans them and
 // redirects, and WebDAV clients follow no redirect with a PUT.
 type router struct {
+	door     *door
 	prefixes davfs.Prefixes // of the shares; the last is ownPath
 	shares   shares
 	own      *http.ServeMux
 	parents  *davfs.Parents // what is left
 }
 
-func newRouter(c Config, all shares) (*router, error) {
+func newRouter(c Config, all shares, d *door) (*router, error) {
 	site, err := c.site()
 	if err != nil {
 		return nil, err
@@ -37,18 +38,32 @@ func newRouter(c Config, all shares) (*router, error) {
 	if err != nil {
 		return nil, err
 	}
+	own := http.NewServeMux()
+	if d.tokens != nil {
+		(&tokenAPI{d.tokens, c, d.log}).addTo(own)
+	}
 	return &router{
-		prefixes: withOwn, shares: all, own: http.NewServeMux(),
+		door: d, prefixes: withOwn, shares: all, own: own,
 		parents: davfs.NewParents(site, ofShares, writable),
 	}, nil
 }
 
 // ServeHTTP answers every request that the server lets in.
 func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch i := rt.prefixes.Find(r); {
+	i := rt.prefixes.Find(r)
+	switch {
 	case i < 0:
-		rt.parents.ServeHTTP(w, r)
+		i = aboveShares
 	case i == len(rt.shares):
+		i = ownPlace
+	}
+	if r = rt.door.admit(w, r, i); r == nil {
+		return
+	}
+	switch i {
+	case aboveShares:
+		rt.parents.ServeHTTP(w, r)
+	case ownPlace:
 		rt.own.ServeHTTP(w, r)
 	default:
 		rt.shares[i].ServeHTTP(w, r)

@@ -25,6 +25,7 @@ type command struct {
 // env is what a command may use of the world around the process.
 type env struct {
 	getenv         func(string) string
+	stdin          io.Reader
 	stdout, stderr io.Writer
 }
 
@@ -33,11 +34,13 @@ var commands = []command{
 	{"check", "[DIR...]", "read the layers that serve would use and report what is wrong with them", check},
 	{"unlock", "--upper DIR [--work DIR]", "after a crash, let the kernel mount an upper again", unlock},
 	{"config", "check [DIR...]", "say what is wrong with the configuration that serve would use", configCommand},
+	{"hash-password", "", "print what the password on standard input is in the configuration", hashPassword},
+	{"token", "create|list|revoke", "make, list and revoke passwords for programs", tokenCommand},
 	{"version", "", "print what this program was built from", version},
 }
 
 func main() {
-	os.Exit(run(env{os.Getenv, os.Stdout, os.Stderr}, os.Args[1:]))
+	os.Exit(run(env{os.Getenv, os.Stdin, os.Stdout, os.Stderr}, os.Args[1:]))
 }
 
 // run runs one command and returns the exit status: 0, 1 when it failed, 2
@@ -64,7 +67,7 @@ func isHelp(arg string) bool { return arg == "-h" || arg == "-help" || arg == "-
 func printUsage(w io.Writer) {
 	fmt.Fprint(w, "usage: overdav COMMAND\n\n")
 	for _, c := range commands {
-		fmt.Fprintf(w, "  %-8s %-26s %s\n", c.name, c.args, c.short)
+		fmt.Fprintf(w, "  %-13s %-26s %s\n", c.name, c.args, c.short)
 	}
 	fmt.Fprint(w, "\noverdav COMMAND --help lists a command's flags.\n")
 }

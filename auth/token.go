@@ -47,6 +47,13 @@ type storedToken struct {
 	Hash string `json:"sha256"` // of the token, in hexadecimal
 }
 
+// A TokenError says why a token is not made as it was asked for.
+type TokenError struct{ Problem string }
+
+func (e *TokenError) Error() string { return e.Problem }
+
+func badToken(format string, args ...any) error { return &TokenError{fmt.Sprintf(format, args...)} }
+
 // ErrNoToken is an ID that no token of the user has.
 var ErrNoToken = errors.New("there is no such token")
 
@@ -76,15 +83,15 @@ func hashSecret(secret string) string {
 func (t *Token) check(now time.Time) error {
 	name, ok := FoldName(t.User)
 	if !ok {
-		return fmt.Errorf("%q cannot be a user's name", t.User)
+		return badToken("%q cannot be a user's name", t.User)
 	}
 	t.User = name
 	t.Label = strings.TrimSpace(t.Label)
 	switch {
 	case t.Label == "" || len(t.Label) > maxTokenLabel || !utf8.ValidString(t.Label) || strings.IndexFunc(t.Label, isControl) >= 0:
-		return fmt.Errorf("a token needs a label of 1 to %d bytes that says what it is for", maxTokenLabel)
+		return badToken("a token needs a label of 1 to %d bytes that says what it is for", maxTokenLabel)
 	case !t.Expires.IsZero() && !t.Expires.After(now):
-		return errors.New("the token would have expired already; give a later time")
+		return badToken("the token would have expired already; give a later time")
 	}
 	return t.Scope.check()
 }
@@ -93,7 +100,7 @@ func (t *Token) check(now time.Time) error {
 func (s *Scope) check() error {
 	for _, share := range s.Shares {
 		if !strings.HasPrefix(share, "/") {
-			return fmt.Errorf("share %q does not begin with a slash; write it as in /films", share)
+			return badToken("share %q does not begin with a slash; write it as in /films", share)
 		}
 	}
 	slices.Sort(s.Shares)
@@ -103,7 +110,7 @@ func (s *Scope) check() error {
 	}
 	clean := path.Clean(s.Path)
 	if !strings.HasPrefix(s.Path, "/") || clean != s.Path && clean+"/" != s.Path || !utf8.ValidString(s.Path) || strings.ContainsRune(s.Path, 0) {
-		return fmt.Errorf("path %q; write it from the root of the share, as in /docs", s.Path)
+		return badToken("path %q; write it from the root of the share, as in /docs", s.Path)
 	}
 	if s.Path = clean; clean == "/" {
 		s.Path = ""

@@ -207,7 +207,7 @@ func (t *Tokens) Create(token Token) (secret string, made Token, err error) {
 			}
 		}
 		if own >= MaxTokens {
-			return nil, fmt.Errorf("%s has %d tokens; revoke one first", token.User, own)
+			return nil, badToken("%s has %d tokens; revoke one first", token.User, own)
 		}
 		token.ID = newTokenID()
 		for slices.ContainsFunc(list, func(s storedToken) bool { return s.ID == token.ID }) {
@@ -313,3 +313,6 @@ func lockFile(f *os.File) error {
 		}
 	}
 }
+
+// File is the name of the file.
+func (t *Tokens) File() string { return t.file }

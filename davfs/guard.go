@@ -20,6 +20,11 @@ type request struct {
 	user  string
 	info  *overlay.Info // what is there; nil for nothing. hold looks again
 
+	// bounded is the body as far as there is room for it, from hasRoom. Body
+	// itself stays: the server looks at it to learn whether the client waits for
+	// 100 (Continue).
+	bounded io.Reader
+
 	permit  permit // what the user may do
 	follows bool   // the method follows a symlink that is the last name
 

@@ -36,6 +36,10 @@ type Options struct {
 	// InfiniteDepth is how many resources a PROPFIND of infinite depth may
 	// answer with; 0 refuses it.
 	InfiniteDepth int
+	// MaxUpload is how many bytes one upload may have; 0 is no limit.
+	MaxUpload int64
+	// Reserve is what uploads leave free.
+	Reserve Reserve
 	// Junk says what becomes of the files that desktops scatter.
 	Junk Junk
 	// ByteNames lets clients make names that are not UTF-8; PortableNames

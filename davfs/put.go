@@ -1,6 +1,7 @@
 package davfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -41,7 +42,7 @@ func (h *Handler) put(w http.ResponseWriter, rq *request) error {
 	}
 	return h.upload(w, rq, func(u *upload) error {
 		u.sums = sums
-		_, err := u.ReadFrom(rq.Body)
+		_, err := u.ReadFrom(rq.bounded)
 		return err
 	})
 }
@@ -64,25 +65,6 @@ func (h *Handler) canWrite(rq *request) error {
 		return refuse(http.StatusLengthRequired, "HTTP/1.0 without a length: the end cannot be told from a cut")
 	}
 	return nil
-}
-
-// hasRoom refuses an upload that says it is larger than what is free. It is
-// asked before the body is staged: afterwards the body itself is what fills.
-func (h *Handler) hasRoom(rq *request) error {
-	size := rq.ContentLength
-	for _, name := range []string{"X-Expected-Entity-Length", "OC-Total-Length"} {
-		if n, ok := parseDigits(rq.Header.Get(name)); ok {
-			size = max(size, n)
-		}
-	}
-	if size <= 0 {
-		return nil
-	}
-	space, err := h.tree.Space()
-	if err == nil && uint64(size) > space.Available {
-		return syscall.ENOSPC
-	}
-	return nil // without knowing the room, the write will tell
 }
 
 // upload stages a file, lets fill write it, and puts it in place.
@@ -134,7 +116,8 @@ func bodyError(err error) error {
 	}
 	var tooLarge *http.MaxBytesError
 	var decided *protocolError
-	if errors.As(err, &tooLarge) || errors.As(err, &decided) {
+	if errors.As(err, &tooLarge) || errors.As(err, &decided) || errors.Is(err, errUploadTooLarge) ||
+		errors.Is(err, context.DeadlineExceeded) { // of a request that gave way to others, and could not come back
 		return err
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -236,7 +219,7 @@ func (h *Handler) update(w http.ResponseWriter, rq *request, keep, offset, lengt
 				return err
 			}
 		}
-		return u.writeRange(rq.Body, offset, length)
+		return u.writeRange(rq.bounded, offset, length)
 	})
 }
 

@@ -82,7 +82,8 @@ var statuses = []struct {
 	{"", syscall.ERANGE, http.StatusInsufficientStorage}, // the same, of other file systems
 	{"", syscall.EMLINK, http.StatusInsufficientStorage},
 	{"", syscall.EFBIG, http.StatusRequestEntityTooLarge}, // RFC 9110, section 15.5.14
-	{"", syscall.EMFILE, http.StatusServiceUnavailable},   // RFC 9110, section 15.6.4
+	{"", errUploadTooLarge, http.StatusRequestEntityTooLarge},
+	{"", syscall.EMFILE, http.StatusServiceUnavailable}, // RFC 9110, section 15.6.4
 	{"", syscall.ENFILE, http.StatusServiceUnavailable},
 	{"", syscall.ENOMEM, http.StatusServiceUnavailable},
 	{"", syscall.EAGAIN, http.StatusServiceUnavailable},

@@ -3,6 +3,7 @@ package overlay
 import (
 	"container/list"
 	"sync"
+	"sync/atomic"
 
 	"overdav/overlay/internal/at"
 )
@@ -29,12 +30,29 @@ type dirCache struct {
 	coming map[*arrival]bool
 	// +checklocks:mu
 	open int // descriptors held
-	most int // of them
 }
 
-// maxCachedDescriptors bounds the descriptors that the cache holds; so does a
-// quarter of what the process may have.
+// maxCachedDescriptors bounds the descriptors that all caches of the process
+// hold; so does a quarter of what it may have.
 const maxCachedDescriptors = 2048
+
+// cached is what all caches of the process are and hold.
+var cached struct{ caches, descriptors atomic.Int64 }
+
+var mostCached = sync.OnceValue(func() int64 { return int64(min(maxCachedDescriptors, at.MaxDescriptors()/4)) })
+
+// isFull says whether the cache must make room: there is none left, or it has
+// more than its share of what becomes scarce.
+func (c *dirCache) isFull() bool {
+	most, all := mostCached(), cached.descriptors.Load()
+	return all > most || all > most/2 && int64(c.open) > most/max(cached.caches.Load(), 1)
+}
+
+// hold counts n more descriptors.
+func (c *dirCache) hold(n int) {
+	c.open += n
+	cached.descriptors.Add(int64(n))
+}
 
 // A dirNode is a directory in the cache.
 type dirNode struct {
@@ -68,7 +86,7 @@ func newDirCache(root *dir) *dirCache {
 	if err != nil {
 		return nil // all works without
 	}
-	c := &dirCache{watcher: watcher, most: min(maxCachedDescriptors, at.MaxDescriptors()/4), watched: make(map[int32][]*dirNode), coming: make(map[*arrival]bool)}
+	c := &dirCache{watcher: watcher, watched: make(map[int32][]*dirNode), coming: make(map[*arrival]bool)}
 	c.root = &dirNode{dir: root, children: make(map[string]*dirNode)}
 	if c.root.watches, err = c.watch(root); err != nil {
 		watcher.Close()
@@ -78,6 +96,7 @@ func newDirCache(root *dir) *dirCache {
 		c.watched[w] = append(c.watched[w], c.root)
 	}
 	root.node = c.root
+	cached.caches.Add(1)
 	return c
 }
 
@@ -160,13 +179,13 @@ func (c *dirCache) add(a *arrival, d *dir) {
 	for _, w := range watches {
 		c.watched[w] = append(c.watched[w], node)
 	}
-	c.open += d.sources()
+	c.hold(d.sources())
 	c.evict()
 }
 
 // evict drops what was not used for longest, leaves first, until the rest fits.
 func (c *dirCache) evict() {
-	for e := c.leaves.Front(); e != nil && c.open > c.most; {
+	for e := c.leaves.Front(); e != nil && c.isFull(); {
 		node := e.Value.(*dirNode)
 		e = e.Next()
 		if len(node.children) == 0 {
@@ -186,7 +205,7 @@ func (c *dirCache) release(node *dirNode) {
 // closeUnused closes what is neither in the cache nor with anybody.
 func (c *dirCache) closeUnused(node *dirNode) {
 	if node.dropped && node.users == 0 {
-		c.open -= node.dir.sources()
+		c.hold(-node.dir.sources())
 		node.dir.closeLayers()
 	}
 }
@@ -279,4 +298,5 @@ func (c *dirCache) close() {
 	defer c.mu.Unlock()
 	c.dropAll()
 	c.watcher.Close()
+	cached.caches.Add(-1)
 }

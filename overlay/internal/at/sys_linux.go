@@ -256,6 +256,7 @@ func sysSpace(fd int) (Space, error) {
 	unit := uint64(sfs.Frsize)
 	return Space{
 		Total: sfs.Blocks * unit, Free: sfs.Bfree * unit, Available: sfs.Bavail * unit,
+		Inodes: sfs.Files, FreeInodes: sfs.Ffree,
 		ReadOnly:  sfs.Flags&unix.ST_RDONLY != 0,
 		NoSUID:    sfs.Flags&unix.ST_NOSUID != 0,
 		Overlay:   int64(sfs.Type) == unix.OVERLAYFS_SUPER_MAGIC,
