@@ -165,14 +165,10 @@ func (s *summer) sums() (out sums) {
 // copy has them because it has the attributes and the entity tag of its source.
 const sumsAttr = "user.overdav.sums"
 
-// knownSums returns the checksums of a file, if they are known.
-func (h *Handler) knownSums(p Path, info *overlay.Info) (s sums, ok bool) {
-	return sumsIn(func(attr string) ([]byte, error) { return h.tree.Getxattr(p.Name(), attr) }, info)
-}
-
-// sumsIn is knownSums by way of whoever reads an attribute of the file.
-func sumsIn(xattr func(string) ([]byte, error), info *overlay.Info) (s sums, ok bool) {
-	value, err := xattr(sumsAttr)
+// knownSums returns the checksums of the file whose attributes get reads, if
+// they are known.
+func knownSums(get func(attr string) ([]byte, error), info *overlay.Info) (s sums, ok bool) {
+	value, err := get(sumsAttr)
 	if err != nil {
 		return sums{}, false // not known, for whatever reason
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"syscall"
+	"time"
 )
 
 // A Reserve is what uploads and copies leave free in the upper's file system,
@@ -37,12 +38,30 @@ func (r Reserve) left(total, available, inodes, freeInodes uint64) (int64, error
 // room is how many bytes more may be written.
 // Errors: ENOSPC when none may.
 func (h *Handler) room() (int64, error) {
+	if known := h.ample.Load(); known != nil && time.Since(known.at) < ampleFor {
+		return known.room, nil
+	}
 	space, err := h.tree.Space()
 	if err != nil {
 		return math.MaxInt64, nil // without knowing the room, the write will tell
 	}
-	return h.opts.Reserve.left(space.Total, space.Available, space.Inodes, space.FreeInodes)
+	room, err := h.opts.Reserve.left(space.Total, space.Available, space.Inodes, space.FreeInodes)
+	if err == nil && room >= ampleRoom {
+		h.ample.Store(&ample{time.Now(), room})
+	}
+	return room, err
 }
+
+// An ample room is not asked for again in the time in which nobody fills it.
+type ample struct {
+	at   time.Time
+	room int64
+}
+
+const (
+	ampleRoom = 4 << 30
+	ampleFor  = 100 * time.Millisecond
+)
 
 // hasRoom refuses an upload that says it is larger than what may be written. It
 // is asked before the body is staged: afterwards the body itself is what fills.
