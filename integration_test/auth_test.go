@@ -227,9 +227,9 @@ func attackConfig(tb testing.TB, hash string) string {
 	if err := os.WriteFile(filepath.Join(dir, "lower", "a"), []byte("one"), 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	text := "trusted_proxies: [127.0.0.1]\nusers:\n  - { name: alice, password: " + hash + " }\n"
+	text := "trusted_proxies: [127.0.0.1]\nusers:\n  - { name: alice, password: '" + hash + "' }\n"
 	for i := range goodUsers {
-		text += fmt.Sprintf("  - { name: good%d, password: %s }\n", i, hash)
+		text += fmt.Sprintf("  - { name: good%d, password: '%s' }\n", i, hash)
 	}
 	text += "shares:\n  - { lower: [lower], upper: upper, work: work }\n"
 	file := filepath.Join(dir, "config.yaml")
