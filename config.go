@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -22,7 +23,9 @@ import (
 // of the project shows all of them, and a test holds that page against
 // defaultConfig.
 type Config struct {
-	Listen         string        `yaml:"listen"`          // host:port or unix:PATH
+	Listen         string        `yaml:"listen"`      // host:port, unix:PATH or systemd
+	SocketMode     string        `yaml:"socket_mode"` // of unix:PATH; "" is what the umask leaves
+	TLS            TLSConfig     `yaml:"tls"`
 	PublicURL      string        `yaml:"public_url"`      // of Listen's root, as clients write it; "" is what they say
 	TrustedProxies []string      `yaml:"trusted_proxies"` // addresses, and ranges in CIDR notation
 	Anonymous      bool          `yaml:"anonymous"`       // serve everybody who can reach Listen
@@ -45,7 +48,7 @@ type LogConfig struct {
 type ShareConfig struct {
 	Path             string     `yaml:"path"`  // in the server, as in an address
 	Lower            []string   `yaml:"lower"` // topmost first
-	Upper            string     `yaml:"upper"` // "" is the state directory's, see layers.go
+	Upper            string     `yaml:"upper"` // "" is the state directory's, see layers.go; {user} makes one for each user
 	Work             string     `yaml:"work"`  // "" is beside upper
 	Xattr            string     `yaml:"xattr" oneof:"auto trusted user"`
 	RedirectDir      string     `yaml:"redirect_dir" oneof:"on off"`
@@ -60,6 +63,9 @@ type ShareConfig struct {
 	Locks            LockConfig `yaml:"locks"`
 
 	Access []RuleConfig `yaml:"access" reload:"yes"` // nil: everybody who may come in may do everything
+
+	Idle    time.Duration `yaml:"idle" reload:"yes"`     // with {user}: after this time without requests an upper is closed
+	MaxOpen int           `yaml:"max_open" reload:"yes"` // with {user}: uppers at once
 }
 
 // LockConfig bounds what clients may lock.
@@ -72,6 +78,7 @@ type LockConfig struct {
 func defaultConfig() Config {
 	return Config{
 		Listen:      "127.0.0.1:8080",
+		TLS:         defaultTLS(),
 		StopTimeout: 30 * time.Second,
 		Auth:        defaultAuth(),
 		Log:         LogConfig{Level: "info", Format: "auto"},
@@ -83,6 +90,7 @@ func defaultConfig() Config {
 func defaultShare() ShareConfig {
 	return ShareConfig{
 		Path: "/", Xattr: "auto", RedirectDir: "on", Metacopy: "off", Durability: "full",
+		Idle: 10 * time.Minute, MaxOpen: 256,
 		Symlinks: "within", Names: "utf8", Junk: "store",
 		Locks: LockConfig{Timeout: time.Hour, PerUser: 1000, Total: 10_000},
 	}
@@ -91,7 +99,7 @@ func defaultShare() ShareConfig {
 // laterKeys are in the plan of the configuration but not in this version.
 // Whoever writes one is told so instead of being asked for a typing error.
 var laterKeys = []string{
-	"tls", "shares[].quota",
+	"shares[].quota",
 }
 
 // A ConfigError is one mistake in what the operator said.
@@ -151,6 +159,8 @@ func (c *Config) check(o origins) error {
 	if err := c.checkListen(); err != nil {
 		report("listen", "%v", err)
 	}
+	c.checkSocketMode(report)
+	c.TLS.check(report)
 	if _, err := c.publicURL(); err != nil {
 		report("public_url", "%v", err)
 	}
@@ -198,11 +208,45 @@ func (s *ShareConfig) check(prefix string, report func(key, format string, args 
 	case s.RedirectDir == "off":
 		report(prefix+"metacopy", "a renamed file finds its content by a redirect; set redirect_dir to on, or metacopy to off")
 	}
+	s.checkUserParts(prefix, report)
+	if s.Idle <= 0 {
+		report(prefix+"idle", "%v would close uppers at once; the default is 10m", s.Idle)
+	}
+	if s.MaxOpen < 1 {
+		report(prefix+"max_open", "%d would let nobody in; the default is 256", s.MaxOpen)
+	}
 	if s.PropfindInfinity < 0 {
 		report(prefix+"propfind_infinity", "%d is no number of resources; 0 refuses such requests", s.PropfindInfinity)
 	}
 	s.Locks.check(prefix+"locks.", report)
 }
+
+// checkUserParts refuses uppers of users that would get into each other's way:
+// all that belongs to a user must be below a directory called like him.
+func (s *ShareConfig) checkUserParts(prefix string, report func(key, format string, args ...any)) {
+	const example = "write it as in /var/lib/overdav/{user}/upper"
+	for _, place := range []struct{ key, dir string }{{"upper", s.Upper}, {"work", s.Work}} {
+		before, after, found := strings.Cut(place.dir, userPart)
+		switch other := placeholder.FindString(before + after); {
+		case strings.Contains(after, userPart):
+			report(prefix+place.key, "{user} can stand there once; %s", example)
+		case other != "":
+			report(prefix+place.key, "%s stands for nothing, only {user} does; %s", other, example)
+		case found && (before != "" && !strings.HasSuffix(before, "/") || strings.Trim(after, "/") == "" || after[0] != '/'):
+			report(prefix+place.key, "{user} must be the whole name of a directory above; %s", example)
+		}
+	}
+	if s.Work == "" || s.Upper == "" {
+		return
+	}
+	ofUpper, _, inUpper := strings.Cut(s.Upper, userPart)
+	ofWork, _, inWork := strings.Cut(s.Work, userPart)
+	if inUpper != inWork || inUpper && filepath.Clean(ofUpper) != filepath.Clean(ofWork) {
+		report(prefix+"work", "work and upper must both be below the same directory of the user; leave work out, and it is beside upper")
+	}
+}
+
+var placeholder = regexp.MustCompile(`\{[a-z]*\}`)
 
 // checkApart refuses shares that would get into each other's way.
 func (c *Config) checkApart(report func(key, format string, args ...any)) {
@@ -310,9 +354,12 @@ func checkOneOf(v reflect.Value, prefix string, report func(key, format string, 
 	}
 }
 
-// checkListen refuses what is no address, and an address that others can reach
-// while nobody has to say who they are.
+// checkListen refuses what is no address, and an address that checkReach
+// refuses. Where systemd listens is seen when it hands over the sockets.
 func (c *Config) checkListen() error {
+	if c.Listen == listenSystemd {
+		return nil
+	}
 	if path, ok := strings.CutPrefix(c.Listen, "unix:"); ok {
 		if path == "" {
 			return errors.New("unix: needs a path; as in unix:/run/overdav.sock")
@@ -326,21 +373,34 @@ func (c *Config) checkListen() error {
 	if err != nil {
 		return fmt.Errorf("%q: %w; write host:port, as in 127.0.0.1:8080", c.Listen, err)
 	}
-	if addr.IP.IsLoopback() || c.Anonymous || c.authenticates() {
-		return nil
-	}
-	return fmt.Errorf("%q can be reached from other machines, and everybody there could write; "+
-		"listen on 127.0.0.1, name users, or allow it with --anonymous", c.Listen)
+	return c.checkReach(addr)
 }
 
-// onLoopback says whether no other machine can reach the address.
-func (c *Config) onLoopback() bool {
-	addr, err := net.ResolveTCPAddr("tcp", c.Listen)
-	return err == nil && addr.IP.IsLoopback()
+// checkReach refuses an address that others can reach while nobody has to say
+// who they are, or where what they say could be overheard.
+func (c *Config) checkReach(addr net.Addr) error {
+	if isLocal(addr) {
+		return nil
+	}
+	if !c.Anonymous && !c.authenticates() {
+		return fmt.Errorf("%q can be reached from other machines, and everybody there could write; "+
+			"listen on 127.0.0.1, name users, or allow it with --anonymous", addr)
+	}
+	if c.plaintext() && !c.Auth.AllowPlaintext {
+		return errors.New("passwords would cross the network for everybody to read; add tls, name a proxy that has TLS in trusted_proxies, or say auth.allow_plaintext_auth: true")
+	}
+	return nil
+}
+
+// isLocal says whether no other machine can reach the address.
+func isLocal(addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return !ok || tcp.IP.IsLoopback()
 }
 
 // absolute makes the relative names of files and directories begin at dir.
 func (c *Config) absolute(dir string) {
+	c.TLS.absolute(dir)
 	abs := func(p *string) {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)

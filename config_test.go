@@ -94,10 +94,9 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 			},
 		},
 		{
-			name: "keys of later versions", file: "tls: {}\nshares:\n  - lower: [/srv]\n    quota: 10GiB\n",
+			name: "keys of later versions", file: "shares:\n  - lower: [/srv]\n    quota: 10GiB\n",
 			want: []string{
-				"FILE:1:1: tls: this version of overdav does not know it yet; remove it",
-				"FILE:4:5: shares[0].quota: this version of overdav does not know it yet; remove it",
+				"FILE:3:5: shares[0].quota: this version of overdav does not know it yet; remove it",
 			},
 		},
 		{
@@ -154,6 +153,25 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 		{
 			name: "no share", file: "shares: []\n",
 			want: []string{"FILE:1:1: shares: there is none; name a directory: overdav serve DIR"},
+		},
+		{
+			name: "half of TLS", file: "tls: {cert: a.pem}\nshares: [{lower: [/srv]}]\n",
+			want: []string{"FILE:1:7: tls.cert: a certificate without its key proves nothing; add tls.key"},
+		},
+		{
+			name: "more of TLS", file: "tls: {client_ca: a.pem, hsts: -1s}\nshares: [{lower: [/srv]}]\n",
+			want: []string{
+				"FILE:1:7: tls.client_ca: clients show certificates over TLS only; add tls.cert and tls.key",
+				"FILE:1:25: tls.hsts: -1s is no time; 0 leaves the header out",
+			},
+		},
+		{
+			name: "modes of a socket", file: "listen: unix:/s\nsocket_mode: 0888\nshares: [{lower: [/srv]}]\n",
+			want: []string{`FILE:2:1: socket_mode: "0888" are no modes; write them as in 0660`},
+		},
+		{
+			name: "modes of no socket", file: "socket_mode: 0660\nshares: [{lower: [/srv]}]\n",
+			want: []string{"FILE:1:1: socket_mode: only a unix: socket has modes; remove it, or listen on unix:PATH"},
 		},
 		{
 			name: "open to everybody", file: "listen: 0.0.0.0:8080\nshares: [{lower: [/srv]}]\n",
@@ -280,9 +298,10 @@ var fileOnly = []string{
 	"users", "name", "password", "groups", "disabled", "htpasswd", "access", "paths", "allow",
 	"auth", "user_header", "tokens", "cache", "allow_plaintext_auth",
 	"log", "shares", "path", "public_url", "trusted_proxies",
-	"symlinks", "names", "junk", "propfind_infinity", "locks", "timeout", "per_user", "total",
+	"socket_mode", "tls", "cert", "key", "client_ca", "hsts",
+	"symlinks", "names", "junk", "idle", "max_open", "propfind_infinity", "locks", "timeout", "per_user", "total",
 	"audit", "limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
-	"operations", "operation_wait",
+	"operations", "operation_wait", "upload", "free_space", "free_inodes",
 }
 
 // Every setting must lead to a field, and every field must have a setting or be
@@ -336,7 +355,7 @@ func TestShareOptionsTellTheProtocolEverything(t *testing.T) {
 		got := reflect.ValueOf(options)
 		for i := range got.NumField() {
 			switch name := got.Type().Field(i).Name; name {
-			case "Site", "Others", "Locks", "User", "Access", "Challenge", "Listing", "State", "Log": // newHandler's
+			case "Site", "Others", "Locks", "User", "Access", "Challenge", "Listing", "State", "Log", "MaxUpload", "Reserve": // newHandler's
 			default:
 				if got.Field(i).IsZero() {
 					t.Errorf("%T.%s is zero though the share says otherwise", options, name)

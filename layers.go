@@ -10,6 +10,9 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"overdav/auth"
+	"overdav/overlay"
 )
 
 // stateHome is the directory below which overdav keeps the uppers that nobody
@@ -53,7 +56,24 @@ func workBeside(upper string) string {
 	return upper + ".work"
 }
 
+// userPart stands, in the names of upper and work, for the name of the user
+// whose they are.
+const userPart = "{user}"
+
+// errUserName says that a user's name cannot be that of a directory.
+var errUserName = errors.New("no name for a directory")
+
+// isUserName says whether name, of somebody who was let in, can be the name of
+// a directory: it is looked at again before it becomes one.
+func isUserName(name string) bool {
+	folded, ok := auth.FoldName(name)
+	return ok && folded == name || name == auth.Anonymous
+}
+
 // layers are the directories of a share, every one of them named.
+//
+// With {user} in upper and work they are a pattern, from which of makes those
+// of a user.
 type layers struct {
 	ShareConfig
 	makeUpper, makeWork bool     // nobody named them, so prepare may make them
@@ -62,6 +82,49 @@ type layers struct {
 
 // readOnly says that clients can change nothing.
 func (l *layers) readOnly() bool { return l.ReadOnly || l.Upper == "" }
+
+// perUser says that each user has an upper of his own.
+func (l *layers) perUser() bool { return strings.Contains(l.Upper, userPart) }
+
+// usersDir is the directory below which each user has a directory of his own.
+func (l *layers) usersDir() string {
+	before, _, _ := strings.Cut(l.Upper, userPart)
+	return filepath.Clean(before)
+}
+
+// of returns the layers of a user. Those that all users share are l itself.
+// Errors: errUserName.
+func (l *layers) of(user string) (*layers, error) {
+	if !l.perUser() {
+		return l, nil
+	}
+	if !isUserName(user) {
+		return nil, fmt.Errorf("user %q: %w", user, errUserName)
+	}
+	own := *l
+	own.Upper = strings.Replace(l.Upper, userPart, user, 1)
+	own.Work = strings.Replace(l.Work, userPart, user, 1)
+	own.makeUpper, own.makeWork, own.made = true, true, nil
+	if _, err := os.Stat(own.Upper); l.ReadOnly && errors.Is(err, fs.ErrNotExist) {
+		own.Upper, own.Work = "", "" // he has changed nothing
+	}
+	return &own, nil
+}
+
+// tryLowers looks whether an upper that nobody has made yet could be served.
+func (l *layers) tryLowers() error {
+	view := *l
+	view.Upper, view.Work = "", ""
+	fsys, err := overlay.Open(view.engineOptions())
+	if err != nil {
+		return err
+	}
+	if err := fsys.Close(); err != nil {
+		return err
+	}
+	_, err = realDir(l.usersDir())
+	return err
+}
 
 // newLayers fills in what the share leaves open, and touches nothing. home, the
 // state directory, may be empty.
@@ -153,8 +216,36 @@ func realDir(dir string) (string, error) {
 }
 
 // prepare makes the directories that nobody named. On an error, and when the
-// engine then refuses the layers, undo removes them.
+// engine then refuses the layers, undo removes them. What it made is on the
+// disk when it returns: the engine makes last what is in upper, not upper.
+//
+//  1. The directories above upper.
+//  2. Upper, under another name until it has the permissions of the topmost
+//     lower. A crash leaves it there, empty, and the next start takes it.
+//  3. Work. A crash before leaves an empty upper, which the next start takes.
 func (l *layers) prepare() error {
+	if l.ReadOnly {
+		return nil
+	}
+	if err := l.makeDirs(); err != nil {
+		return err
+	}
+	if l.Durability != "full" {
+		return nil
+	}
+	for i, dir := range l.made {
+		parent := filepath.Dir(dir)
+		if i > 0 && parent == filepath.Dir(l.made[i-1]) {
+			continue
+		}
+		if err := syncDir(parent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *layers) makeDirs() error {
 	if l.makeUpper {
 		if err := l.mkdirAll(filepath.Dir(l.Upper)); err != nil {
 			return err
@@ -200,13 +291,31 @@ func (l *layers) mkdirLike(dir, model string) error {
 	if err != nil {
 		return err
 	}
-	if err := l.mkdir(dir, info.Mode().Perm()); err != nil {
+	coming := dir + ".new"
+	if err := l.mkdir(coming, 0o700); err != nil {
 		return err
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		_ = os.Chown(dir, int(st.Uid), int(st.Gid)) // an ordinary user keeps what is his
+		_ = os.Chown(coming, int(st.Uid), int(st.Gid)) // an ordinary user keeps what is his
 	}
-	return os.Chmod(dir, info.Mode().Perm()) // not reduced by the umask
+	if err := os.Chmod(coming, info.Mode().Perm()); err != nil { // not reduced by the umask
+		return err
+	}
+	if err := os.Rename(coming, dir); err != nil { // nobody makes dir but us; it would have to be empty
+		return err
+	}
+	l.made = append(slices.DeleteFunc(l.made, func(made string) bool { return made == coming }), dir)
+	return nil
+}
+
+// syncDir makes the names in dir last.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close() // only read
+	return d.Sync()
 }
 
 func (l *layers) mkdir(dir string, perm fs.FileMode) error {

@@ -3,6 +3,8 @@ package main
 import (
 	"runtime/debug"
 	"time"
+
+	"overdav/davfs"
 )
 
 // LimitsConfig bounds what clients can make the server wait for and hold. There
@@ -19,6 +21,10 @@ type LimitsConfig struct {
 
 	Operations    int           `yaml:"operations"`     // requests that use the disks of a share at once
 	OperationWait time.Duration `yaml:"operation_wait"` // until one more is refused
+
+	Upload     ByteSize `yaml:"upload"`      // of one; 0 is no limit
+	FreeSpace  ByteSize `yaml:"free_space"`  // that uploads leave; a hundredth of the file system if that is less
+	FreeInodes int      `yaml:"free_inodes"` // the same
 }
 
 func defaultLimits() LimitsConfig {
@@ -26,6 +32,7 @@ func defaultLimits() LimitsConfig {
 		HeaderBytes: 64 << 10, HeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, StallTimeout: time.Minute,
 		Connections: 4096, ConnectionsPerAddress: 256,
 		Operations: 256, OperationWait: 10 * time.Second,
+		FreeSpace: 256 << 20, FreeInodes: 1000,
 	}
 }
 
@@ -59,6 +66,15 @@ func (l *LimitsConfig) check(prefix string, report func(key, format string, args
 			report(prefix+n.key, "%d is not between 1 and 1000000; the default is %d", n.value, n.def)
 		}
 	}
+	if l.FreeInodes < 0 {
+		report(prefix+"free_inodes", "%d is no number of inodes; 0 keeps none free, the default is %d", l.FreeInodes, def.FreeInodes)
+	}
+}
+
+// addTo says the limits that the protocol keeps in its words.
+func (l *LimitsConfig) addTo(o *davfs.Options) {
+	o.MaxUpload = int64(l.Upload)
+	o.Reserve = davfs.Reserve{Bytes: int64(l.FreeSpace), Inodes: int64(l.FreeInodes)}
 }
 
 // maxHeaderBytes is the limit as http.Server wants it: it adds 4,096 bytes to

@@ -19,20 +19,22 @@ import (
 
 // The keys of the log: its whole vocabulary.
 const (
-	keyAddr    = "addr"    // where the server listens
-	keyBytes   = "bytes"   // of the response's body, or copied up
-	keyDur     = "dur"     // milliseconds
-	keyID      = "id"      // of the request, since the start
-	keyIP      = "ip"      // of who could not log in
-	keyKey     = "key"     // of the configuration
-	keyMethod  = "method"  // of the request
-	keyPath    = "path"    // as clients name it; never a directory of the host
-	keyPort    = "port"    // of who could not log in; 0 behind a proxy
-	keyReason  = "reason"  // why somebody could not log in
-	keyRemote  = "remote"  // the client's address
-	keyStatus  = "status"  // of the response
-	keyTimeout = "timeout" // milliseconds
-	keyUser    = "user"    // who made the request
+	keyAddr     = "addr"      // where the server listens
+	keyBytes    = "bytes"     // of the response's body, or copied up
+	keyDur      = "dur"       // milliseconds
+	keyID       = "id"        // of the request, since the start
+	keyIP       = "ip"        // of who could not log in
+	keyKey      = "key"       // of the configuration
+	keyMethod   = "method"    // of the request
+	keyNames    = "names"     // that a certificate is for
+	keyNotAfter = "not_after" // the last second of a certificate
+	keyPath     = "path"      // as clients name it; never a directory of the host
+	keyPort     = "port"      // of who could not log in; 0 behind a proxy
+	keyReason   = "reason"    // why somebody could not log in
+	keyRemote   = "remote"    // the client's address
+	keyStatus   = "status"    // of the response
+	keyTimeout  = "timeout"   // milliseconds
+	keyUser     = "user"      // who made the request
 )
 
 // newLog returns the program's log. It is written to by main only: the engine

@@ -1,39 +1,105 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"syscall"
 
 	"github.com/rs/zerolog"
+
+	"overdav/auth"
+	"overdav/overlay"
 )
 
-// A share is what is served at one path of the server.
+// A share is what is served at one path of the server: one tree for all, or,
+// with {user} in the name of its upper, one for each user.
 type share struct {
 	layers *layers
 	config Config
 	others []string // paths of the server that belong to something else
 	log    zerolog.Logger
 	gate   *gate // what uses the layers' disks goes through it
-	tree   *tree // nil until open
+	trees  *pool
+}
+
+func newShare(l *layers, c Config, log zerolog.Logger) *share {
+	s := &share{layers: l, config: c, log: log, others: othersThan(l.Path, c), gate: newGate(c.Limits)}
+	s.trees = newPool(s.openTree, 0, 0, log)
+	s.configure(l.ShareConfig)
+	return s
+}
+
+// configure puts in force what can change while the share is served.
+func (s *share) configure(c ShareConfig) {
+	if s.layers.perUser() {
+		s.trees.configure(c.Idle, c.MaxOpen)
+	}
 }
 
 // ServeHTTP answers a request for a path of the share.
+//
+// The tree is taken before the gate is entered: who waits for one holds no
+// place. How many open at once is bounded by the pool.
 func (s *share) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.gate.serve(w, r, s.tree.handler)
+	slot, err := s.trees.acquire(r.Context(), s.treeOf(auth.From(r.Context())))
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	defer s.trees.release(slot)
+	s.gate.serve(w, r, slot.tree.handler)
 }
 
-func (s *share) open() (err error) {
-	s.tree, err = openTree(s.layers, s.config, s.others, s.log)
+// treeOf is the name in the pool of the tree that id sees.
+func (s *share) treeOf(id auth.Identity) string {
+	if s.layers.perUser() {
+		return id.Name
+	}
+	return ""
+}
+
+func (s *share) openTree(user string) (*tree, error) {
+	l, err := s.layers.of(user)
+	if err != nil {
+		return nil, err
+	}
+	return openTree(l, s.config, s.others, s.log)
+}
+
+// refuse answers a request whose tree cannot be had.
+func (s *share) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	status := http.StatusInternalServerError
+	switch {
+	case errors.Is(err, context.Canceled):
+		return // the client is gone
+	case errors.Is(err, errUserName):
+		status = http.StatusForbidden
+	case errors.Is(err, errInUse), errors.Is(err, errStopped), errors.Is(err, overlay.ErrInUse):
+		status = http.StatusServiceUnavailable
+		w.Header().Set("Retry-After", "2")
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		status = http.StatusInsufficientStorage
+	}
+	s.log.Error().Err(s.named(err)).Str(keyMethod, r.Method).Str(keyPath, r.URL.Path).Int(keyStatus, status).Msg("upper not opened")
+	http.Error(w, http.StatusText(status), status)
+}
+
+// open opens the tree that all users share; of one for each user it looks
+// whether the lowers can be read and whether there is a place for uppers.
+func (s *share) open() error {
+	if s.layers.perUser() {
+		return s.named(s.layers.tryLowers())
+	}
+	slot, err := s.trees.acquire(context.Background(), "")
+	if err == nil {
+		s.trees.release(slot)
+	}
 	return s.named(err)
 }
 
-func (s *share) close() error {
-	if s.tree == nil {
-		return nil
-	}
-	return s.named(s.tree.close())
-}
+func (s *share) close() error { return s.named(s.trees.stop()) }
 
 // named says whose error err is.
 func (s *share) named(err error) error {
@@ -52,15 +118,12 @@ func newShares(c Config, home string, log zerolog.Logger) (shares, error) {
 	var all shares
 	var errs []error
 	for _, config := range c.Shares {
-		s := &share{config: c, log: log, others: othersThan(config.Path, c), gate: newGate(c.Limits)}
 		l, err := newLayers(config, home)
 		if err != nil {
-			s.layers = &layers{ShareConfig: config}
-			errs = append(errs, s.named(err))
+			errs = append(errs, (&share{layers: &layers{ShareConfig: config}}).named(err))
 			continue
 		}
-		s.layers = l
-		all = append(all, s)
+		all = append(all, newShare(l, c, log))
 	}
 	return all, errors.Join(errs...)
 }
@@ -80,7 +143,7 @@ func othersThan(path string, c Config) []string {
 func (all shares) open() error {
 	for i, s := range all {
 		if err := s.open(); err != nil {
-			return errors.Join(err, all[:i].close())
+			return errors.Join(err, all[:i+1].close())
 		}
 	}
 	return nil
@@ -91,4 +154,13 @@ func (all shares) close() (err error) {
 		err = errors.Join(err, s.close())
 	}
 	return err
+}
+
+// reload puts in force what can change of the shares.
+func (all shares) reload(c Config) (apply func(), err error) {
+	return func() {
+		for i, s := range all {
+			s.configure(c.Shares[i])
+		}
+	}, nil
 }

@@ -61,6 +61,7 @@ func (t *tree) close() (err error) {
 // newHandler is what answers requests for the tree.
 func newHandler(t *tree, share ShareConfig, c Config, others []string, log zerolog.Logger) (http.Handler, error) {
 	o := share.davOptions()
+	c.Limits.addTo(&o)
 	o.Others = others
 	o.Locks = t.locks
 	o.User, o.Access, o.Challenge = userOf, accessOf, mayIdentify

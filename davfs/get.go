@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"overdav/overlay"
@@ -29,49 +30,138 @@ func (h *Handler) get(w http.ResponseWriter, rq *request) error {
 	case !rq.info.Mode().IsRegular():
 		return refuse(http.StatusForbidden, "a special file has no content")
 	}
-	f, err := h.tree.Open(rq.at().Name())
-	if err != nil {
+	if err := h.openFor(w, rq); err != nil {
 		return err
 	}
-	defer f.Close() // it was only read
-	if err := rq.opened(f); err != nil {
+	header := w.Header()
+	header.Set("ETag", entityTag(rq.info))
+	setContentHeaders(header, rq.path.Base())
+	if rq.Header["Range"] == nil {
+		return sendWhole(w, rq)
+	}
+	// ServeContent keeps to RFC 9110, sections 13 and 14, and sends by
+	// sendfile(2) as long as nothing is wrapped around w.
+	content := &content{File: rq.file, size: rq.info.Size()}
+	http.ServeContent(w, forServeContent(rq, rq.info.ModTime()), "", lastModified(rq.info.ModTime()), content)
+	return nil
+}
+
+// openFor opens the file of the request, unless the guard has done so.
+func (h *Handler) openFor(w http.ResponseWriter, rq *request) (err error) {
+	if rq.file != nil {
+		return nil
+	}
+	if rq.file, err = h.tree.Open(rq.at().Name()); err != nil {
 		return err
 	}
-	info, err := f.Info()
-	if err != nil {
+	if err := rq.opened(rq.file); err != nil {
 		return err
 	}
-	if !sameContent(info, rq.info) { // replaced since the guard looked
+	if info := rq.file.Opened(); !sameContent(info, rq.info) { // replaced since the guard looked
 		rq.info = info
 		if err := h.preconditions(rq); err != nil {
 			return h.explain(w, rq, err)
 		}
 	}
-	header := w.Header()
-	header.Set("ETag", entityTag(info))
-	setContentHeaders(header, rq.path.Base())
-	// ServeContent keeps to RFC 9110, sections 13 and 14, and sends by
-	// sendfile(2) as long as nothing is wrapped around w.
-	http.ServeContent(w, forServeContent(rq, info.ModTime()), "", lastModified(info.ModTime()), f)
 	return nil
 }
+
+// sendWhole sends the file from its beginning to its end, by sendfile(2) as long
+// as nothing is wrapped around w.
+func sendWhole(w http.ResponseWriter, rq *request) error {
+	header := w.Header()
+	if modified := rq.info.ModTime(); !modified.IsZero() {
+		header.Set("Last-Modified", lastModified(modified).UTC().Format(http.TimeFormat))
+	}
+	header.Set("Content-Length", strconv.FormatInt(rq.info.Size(), 10))
+	w.WriteHeader(http.StatusOK)
+	if rq.Method != http.MethodHead {
+		_, err := io.CopyN(w, rq.file, rq.info.Size())
+		_ = err // the client is gone, or sees that it gets less than was said
+	}
+	return nil
+}
+
+// content is a file of which ServeContent wants to know the size, and from where
+// it then reads: seeking is put off until something is read.
+type content struct {
+	*overlay.File
+	size, at int64
+	moved    bool
+}
+
+func (c *content) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += c.at
+	case io.SeekEnd:
+		offset += c.size
+	}
+	if offset < 0 {
+		return 0, fs.ErrInvalid
+	}
+	c.moved = c.moved || offset != c.at
+	c.at = offset
+	return offset, nil
+}
+
+func (c *content) settle() error {
+	if !c.moved {
+		return nil
+	}
+	c.moved = false
+	_, err := c.File.Seek(c.at, io.SeekStart)
+	return err
+}
+
+// Read reads from where Seek went.
+func (c *content) Read(p []byte) (int, error) {
+	if err := c.settle(); err != nil {
+		return 0, err
+	}
+	n, err := c.File.Read(p)
+	c.at += int64(n)
+	return n, err
+}
+
+// SyscallConn gives the descriptor, at the offset to which Seek went.
+func (c *content) SyscallConn() (syscall.RawConn, error) {
+	if err := c.settle(); err != nil {
+		return nil, err
+	}
+	return c.File.SyscallConn()
+}
+
+// What every file is sent with. Content and pages share an origin, and nobody
+// knows what clients store: a browser may show it, but not run what is in it,
+// let it reach the server, send its address along, or show it to other sites.
+//
+// The slices are shared by all answers: nothing may append to them.
+var (
+	noSniff       = []string{"nosniff"}
+	acceptsRanges = []string{"bytes"}
+	sandbox       = []string{"sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'"}
+	noReferrer    = []string{"no-referrer"}
+	sameOrigin    = []string{"same-origin"}
+)
 
 // setContentHeaders says what a file is, so that no browser guesses, and takes
 // the origin of the pages from what could run in it.
 func setContentHeaders(header http.Header, name string) {
 	kind := contentType(name)
 	header.Set("Content-Type", kind)
-	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Accept-Ranges", "bytes")
-	if isActive(kind) {
-		header.Set("Content-Security-Policy", "sandbox")
+	header["X-Content-Type-Options"] = noSniff
+	header["Accept-Ranges"] = acceptsRanges
+	header["Referrer-Policy"] = noReferrer
+	header["Cross-Origin-Resource-Policy"] = sameOrigin
+	if kind != pdf {
+		header["Content-Security-Policy"] = sandbox
 	}
 }
 
-// isActive says whether a browser runs scripts that it finds in the type.
-func isActive(kind string) bool {
-	return strings.HasPrefix(kind, "text/html") || strings.Contains(kind, "xml")
-}
+// pdf is shown by no browser under a sandbox. What is in one runs in a viewer
+// that has no part in the origin.
+const pdf = "application/pdf"
 
 // hot is how long after a change its date does not tell it from another one
 // (RFC 9110, section 8.8.2.2).

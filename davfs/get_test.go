@@ -9,7 +9,7 @@ import (
 )
 
 func TestGet(t *testing.T) {
-	s := serve(t, map[string]string{"f.txt": "0123456789", "d/": "", "fifo": "|", "dangling": "-> no", "link": "-> f.txt", "page.html": "<p>"})
+	s := serve(t, map[string]string{"f.txt": "0123456789", "d/": "", "fifo": "|", "dangling": "-> no", "link": "-> f.txt", "long": strings.Repeat("x", 100)})
 	for _, test := range []struct {
 		name, method, path string
 		headers            []string
@@ -22,6 +22,8 @@ func TestGet(t *testing.T) {
 		{"a range", "GET", "/f.txt", []string{"Range: bytes=2-3"}, 206, "23"},
 		{"a suffix", "GET", "/f.txt", []string{"Range: bytes=-2"}, 206, "89"},
 		{"beyond the end", "GET", "/f.txt", []string{"Range: bytes=20-"}, 416, ""},
+		{"as many ranges as may be", "GET", "/long", []string{"Range: bytes=0-0" + strings.Repeat(",0-0", maxRanges-1)}, 206, ""},
+		{"one more", "GET", "/long", []string{"Range: bytes=0-0" + strings.Repeat(",0-0", maxRanges)}, 200, ""},
 		{"a thousand ranges", "GET", "/f.txt", []string{"Range: bytes=0-0" + strings.Repeat(",0-0", 999)}, 200, "0123456789"},
 		{"nothing", "GET", "/no", nil, 404, ""},
 		{"a file as a collection", "GET", "/f.txt/", nil, 404, ""},
@@ -48,8 +50,7 @@ func TestGet(t *testing.T) {
 	}
 	head := s.want(200, "HEAD", "/f.txt", "")
 	for name, want := range map[string]string{
-		"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff",
-		"Accept-Ranges": "bytes", "Content-Length": "10", "Content-Security-Policy": "",
+		"Content-Type": "text/plain; charset=utf-8", "Accept-Ranges": "bytes", "Content-Length": "10",
 	} {
 		if got := head.header.Get(name); got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
@@ -57,8 +58,50 @@ func TestGet(t *testing.T) {
 	}
 	s.want(304, "GET", "/f.txt", "", "If-None-Match: "+head.header.Get("ETag"))
 	s.want(304, "GET", "/f.txt", "", "If-Modified-Since: "+head.header.Get("Last-Modified"))
-	if got := s.want(200, "HEAD", "/page.html", "").header.Get("Content-Security-Policy"); got != "sandbox" {
-		t.Errorf("a page may run scripts in our origin: policy %q", got)
+}
+
+// Whatever clients store, a browser that opens it may not act on the pages'
+// origin; and it is shown, not downloaded, by the browsers that can.
+func TestWhatBrowsersAreToldOfFiles(t *testing.T) {
+	s := serve(t, map[string]string{
+		"a.html": "<script>", "a.svg": "<svg>", "a.xml": "<a>", "a.xhtml": "<a>", "a.txt": "a", "a.png": "a", "a.mp4": "a",
+		"a.js": "a", "a.css": "a", "a.json": "{}", "a": "<script>", "a.unknown": "<script>", "a.HTML": "<script>", "a.pdf": "a",
+	})
+	for _, test := range []struct {
+		name, kind string
+		sandboxed  bool
+	}{
+		{"a.html", "text/html; charset=utf-8", true},
+		{"a.HTML", "text/html; charset=utf-8", true},
+		{"a.xhtml", "application/xhtml+xml", true},
+		{"a.svg", "image/svg+xml", true},
+		{"a.xml", "text/xml; charset=utf-8", true},
+		{"a.txt", "text/plain; charset=utf-8", true},
+		{"a.png", "image/png", true},
+		{"a.mp4", "video/mp4", true},
+		{"a.js", "text/javascript; charset=utf-8", true},
+		{"a.css", "text/css; charset=utf-8", true},
+		{"a.json", "application/json", true},
+		{"a", "application/octet-stream", true},
+		{"a.unknown", "application/octet-stream", true},
+		{"a.pdf", "application/pdf", false},
+	} {
+		for _, method := range []string{"GET", "HEAD"} {
+			got := s.want(200, method, "/"+test.name, "").header
+			want := map[string]string{
+				"Content-Type": test.kind, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+				"Cross-Origin-Resource-Policy": "same-origin", "Content-Disposition": "", "Access-Control-Allow-Origin": "",
+				"Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'",
+			}
+			if !test.sandboxed {
+				want["Content-Security-Policy"] = ""
+			}
+			for name, want := range want {
+				if got := got.Get(name); got != want {
+					t.Errorf("%s %s: %s is %q, want %q", method, test.name, name, got, want)
+				}
+			}
+		}
 	}
 }
 

@@ -468,6 +468,21 @@ func (l *Locks) Covering(p Path) []Lock {
 	return copyLocks(l.coveringLocked(p))
 }
 
+// none reports whether there are no locks at all.
+func (l *Locks) none() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.byToken) == 0
+}
+
+// anyWithin reports whether some resource below p is in the scope of a lock.
+func (l *Locks) anyWithin(p Path) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expireLocked(time.Now())
+	return l.below[p] > 0 || slices.ContainsFunc(l.coveringLocked(p), func(lock *Lock) bool { return lock.Infinite })
+}
+
 // Below returns the locks that are rooted below p, ordered by root.
 func (l *Locks) Below(p Path) []Lock {
 	l.mu.Lock()

@@ -1,6 +1,7 @@
 package davfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -41,7 +42,7 @@ func (h *Handler) put(w http.ResponseWriter, rq *request) error {
 	}
 	return h.upload(w, rq, func(u *upload) error {
 		u.sums = sums
-		_, err := u.ReadFrom(rq.Body)
+		_, err := u.ReadFrom(rq.bounded)
 		return err
 	})
 }
@@ -66,28 +67,9 @@ func (h *Handler) canWrite(rq *request) error {
 	return nil
 }
 
-// hasRoom refuses an upload that says it is larger than what is free. It is
-// asked before the body is staged: afterwards the body itself is what fills.
-func (h *Handler) hasRoom(rq *request) error {
-	size := rq.ContentLength
-	for _, name := range []string{"X-Expected-Entity-Length", "OC-Total-Length"} {
-		if n, ok := parseDigits(rq.Header.Get(name)); ok {
-			size = max(size, n)
-		}
-	}
-	if size <= 0 {
-		return nil
-	}
-	space, err := h.tree.Space()
-	if err == nil && uint64(size) > space.Available {
-		return syscall.ENOSPC
-	}
-	return nil // without knowing the room, the write will tell
-}
-
 // upload stages a file, lets fill write it, and puts it in place.
 func (h *Handler) upload(w http.ResponseWriter, rq *request, fill func(*upload) error) error {
-	u, err := h.fs.newUpload(rq.at().Name(), 0o666)
+	u, err := h.stage(rq)
 	if err != nil {
 		return err
 	}
@@ -102,28 +84,44 @@ func (h *Handler) upload(w http.ResponseWriter, rq *request, fill func(*upload) 
 	if setMtime = setMtime && err == nil; setMtime {
 		u.staged.SetModTime(mtime)
 	}
-	release, err := h.hold(rq, rq.real)
+	if u.staged.Path() != rq.real.Name() {
+		return syscall.ESTALE // it was staged where a link led meanwhile
+	}
+	err = h.settle(rq, func() error {
+		if err := h.canWrite(rq); err != nil {
+			return err
+		}
+		if u.replaces != nil && !u.replaces(rq.info) {
+			return syscall.ESTALE // somebody was faster: what was copied is not what is there
+		}
+		if err := u.commitOver(rq.sight); err != nil {
+			return err
+		}
+		h.keepSums(rq.real, u)
+		return nil
+	}, rq.real)
 	if err != nil {
 		return err
 	}
-	defer release()
-	if err := h.canWrite(rq); err != nil {
-		return err
-	}
-	if rq.permit.limited() && u.staged.Path() != rq.real.Name() {
-		return syscall.ESTALE // it was staged where a link led meanwhile
-	}
-	if u.replaces != nil && !u.replaces(rq.info) {
-		return syscall.ESTALE // somebody was faster: what was copied is not what is there
-	}
-	existed := rq.info != nil
-	if err := u.commit(); err != nil {
-		return err
-	}
-	h.keepSums(rq.at(), u)
-	answerUpload(w, u, existed, setMtime)
+	answerUpload(w, u, rq.info != nil, setMtime)
 	return nil
 }
+
+// stage begins an upload to what the request names.
+func (h *Handler) stage(rq *request) (*upload, error) {
+	if rq.permit.limited() {
+		return h.fs.newUpload(rq.real.Name(), newFile)
+	}
+	staged, err := h.tree.StageSeen(rq.sight, newFile)
+	if err != nil {
+		return nil, err
+	}
+	return &upload{fs: h.fs, name: rq.real.Name(), staged: staged}, nil
+}
+
+// newFile are the permissions of new files, from which the system takes those
+// of umask(2).
+const newFile = 0o666
 
 // bodyError tells a client that broke off, or sent what is no message, from a
 // disk that refused.
@@ -134,7 +132,8 @@ func bodyError(err error) error {
 	}
 	var tooLarge *http.MaxBytesError
 	var decided *protocolError
-	if errors.As(err, &tooLarge) || errors.As(err, &decided) {
+	if errors.As(err, &tooLarge) || errors.As(err, &decided) || errors.Is(err, errUploadTooLarge) ||
+		errors.Is(err, context.DeadlineExceeded) { // of a request that gave way to others, and could not come back
 		return err
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -236,7 +235,7 @@ func (h *Handler) update(w http.ResponseWriter, rq *request, keep, offset, lengt
 				return err
 			}
 		}
-		return u.writeRange(rq.Body, offset, length)
+		return u.writeRange(rq.bounded, offset, length)
 	})
 }
 

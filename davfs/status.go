@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 	"syscall"
+
+	"overdav/overlay"
 )
 
 // A protocolError is an answer that a handler has decided on: a status, and
@@ -76,13 +78,15 @@ var statuses = []struct {
 	{"", syscall.ETXTBSY, http.StatusConflict},
 	{"", syscall.ENOTEMPTY, http.StatusConflict},
 	{"", syscall.ESTALE, http.StatusConflict},
+	{"", overlay.ErrChanged, http.StatusConflict},        // somebody changes the tree without us
 	{"", syscall.ENOSPC, http.StatusInsufficientStorage}, // RFC 4918, section 11.5
 	{"", syscall.EDQUOT, http.StatusInsufficientStorage},
 	{"", syscall.E2BIG, http.StatusInsufficientStorage},  // an attribute too large
 	{"", syscall.ERANGE, http.StatusInsufficientStorage}, // the same, of other file systems
 	{"", syscall.EMLINK, http.StatusInsufficientStorage},
 	{"", syscall.EFBIG, http.StatusRequestEntityTooLarge}, // RFC 9110, section 15.5.14
-	{"", syscall.EMFILE, http.StatusServiceUnavailable},   // RFC 9110, section 15.6.4
+	{"", errUploadTooLarge, http.StatusRequestEntityTooLarge},
+	{"", syscall.EMFILE, http.StatusServiceUnavailable}, // RFC 9110, section 15.6.4
 	{"", syscall.ENFILE, http.StatusServiceUnavailable},
 	{"", syscall.ENOMEM, http.StatusServiceUnavailable},
 	{"", syscall.EAGAIN, http.StatusServiceUnavailable},

@@ -71,3 +71,61 @@ func TestTreeLargerThanTheLimitOfOpenFiles(t *testing.T) {
 	s.must(http.StatusCreated, "PUT", "d0/e/new", "new")
 	s.stop()
 }
+
+// A disk that is nearly full takes no more uploads, but what is on it can be
+// deleted: for that a whiteout is written.
+func TestFullDiskCanBeClearedUp(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	small := openDir(t)
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=20m,nr_inodes=4000"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(small, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	l := overlaytest.NewLayers(t, small, demo)
+	s := serve(t, flagsOf(l)...)
+	body := strings.Repeat("x", 256<<10)
+	s.must(http.StatusCreated, "PUT", "first", body)
+	fill(t, filepath.Join(small, "filler"), 300<<10) // a hundredth is 205 KiB
+	s.must(http.StatusCreated, "PUT", "small", strings.Repeat("x", 4<<10))
+	s.must(http.StatusInsufficientStorage, "PUT", "second", body)
+	s.must(http.StatusInsufficientStorage, "PUT", "first", body)
+	fill(t, filepath.Join(small, "filler"), 100<<10)
+	for method, headers := range map[string][]string{"PUT": nil, "MKCOL": nil, "COPY": {"Destination", s.base + "/copy"}} {
+		name := map[string]string{"COPY": "small"}[method]
+		if name == "" {
+			name = "tiny"
+		}
+		s.must(http.StatusInsufficientStorage, method, name, "", headers...)
+	}
+	s.must(http.StatusNoContent, "DELETE", "a", "") // of the lower
+	s.must(http.StatusNoContent, "MOVE", "docs/b", "", "Destination", s.base+"/small")
+	s.must(http.StatusNoContent, "DELETE", "first", "")
+	s.must(http.StatusNoContent, "PUT", "small", "there is room again")
+	s.stop()
+}
+
+// fill makes name so large that its file system has room for that many bytes.
+func fill(t *testing.T, name string, room uint64) {
+	t.Helper()
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(filepath.Dir(name), &fs); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	size := fs.Bavail*uint64(fs.Bsize) - room
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Fallocate(int(f.Fd()), 0, 0, info.Size()+int64(size)); err != nil {
+		t.Fatal(err)
+	}
+}

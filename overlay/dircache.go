@@ -3,6 +3,7 @@ package overlay
 import (
 	"container/list"
 	"sync"
+	"sync/atomic"
 
 	"overdav/overlay/internal/at"
 )
@@ -29,12 +30,29 @@ type dirCache struct {
 	coming map[*arrival]bool
 	// +checklocks:mu
 	open int // descriptors held
-	most int // of them
 }
 
-// maxCachedDescriptors bounds the descriptors that the cache holds; so does a
-// quarter of what the process may have.
+// maxCachedDescriptors bounds the descriptors that all caches of the process
+// hold; so does a quarter of what it may have.
 const maxCachedDescriptors = 2048
+
+// cached is what all caches of the process are and hold.
+var cached struct{ caches, descriptors atomic.Int64 }
+
+var mostCached = sync.OnceValue(func() int64 { return int64(min(maxCachedDescriptors, at.MaxDescriptors()/4)) })
+
+// isFull says whether the cache must make room: there is none left, or it has
+// more than its share of what becomes scarce.
+func (c *dirCache) isFull() bool {
+	most, all := mostCached(), cached.descriptors.Load()
+	return all > most || all > most/2 && int64(c.open) > most/max(cached.caches.Load(), 1)
+}
+
+// hold counts n more descriptors.
+func (c *dirCache) hold(n int) {
+	c.open += n
+	cached.descriptors.Add(int64(n))
+}
 
 // A dirNode is a directory in the cache.
 type dirNode struct {
@@ -43,6 +61,8 @@ type dirNode struct {
 	parent   *dirNode // nil: the root, or dropped
 	children map[string]*dirNode
 	watches  []int32
+	listing  *listing // that is kept or being filled; nil for none
+	armed    bool     // the watches tell of content too
 	used     *list.Element
 	users    int // walks and files that have dir
 	dropped  bool
@@ -68,7 +88,7 @@ func newDirCache(root *dir) *dirCache {
 	if err != nil {
 		return nil // all works without
 	}
-	c := &dirCache{watcher: watcher, most: min(maxCachedDescriptors, at.MaxDescriptors()/4), watched: make(map[int32][]*dirNode), coming: make(map[*arrival]bool)}
+	c := &dirCache{watcher: watcher, watched: make(map[int32][]*dirNode), coming: make(map[*arrival]bool)}
 	c.root = &dirNode{dir: root, children: make(map[string]*dirNode)}
 	if c.root.watches, err = c.watch(root); err != nil {
 		watcher.Close()
@@ -78,6 +98,7 @@ func newDirCache(root *dir) *dirCache {
 		c.watched[w] = append(c.watched[w], c.root)
 	}
 	root.node = c.root
+	cached.caches.Add(1)
 	return c
 }
 
@@ -113,6 +134,24 @@ func (c *dirCache) deepest(path []string) (*dir, int) {
 		c.leaves.MoveToBack(node.used)
 	}
 	return node.dir, n
+}
+
+// child returns the directory name in parent, if it is in the cache; nil
+// otherwise. Closing it gives it back.
+func (c *dirCache) child(parent *dir, name string) *dir {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hear()
+	if parent.node == nil || parent.node.dropped {
+		return nil
+	}
+	node := parent.node.children[name]
+	if node == nil {
+		return nil
+	}
+	node.users++
+	c.leaves.MoveToBack(node.used)
+	return node.dir
 }
 
 // expect says that name in parent is about to be looked up; nil when it will
@@ -160,13 +199,13 @@ func (c *dirCache) add(a *arrival, d *dir) {
 	for _, w := range watches {
 		c.watched[w] = append(c.watched[w], node)
 	}
-	c.open += d.sources()
+	c.hold(d.sources())
 	c.evict()
 }
 
 // evict drops what was not used for longest, leaves first, until the rest fits.
 func (c *dirCache) evict() {
-	for e := c.leaves.Front(); e != nil && c.open > c.most; {
+	for e := c.leaves.Front(); e != nil && c.isFull(); {
 		node := e.Value.(*dirNode)
 		e = e.Next()
 		if len(node.children) == 0 {
@@ -186,7 +225,7 @@ func (c *dirCache) release(node *dirNode) {
 // closeUnused closes what is neither in the cache nor with anybody.
 func (c *dirCache) closeUnused(node *dirNode) {
 	if node.dropped && node.users == 0 {
-		c.open -= node.dir.sources()
+		c.hold(-node.dir.sources())
 		node.dir.closeLayers()
 	}
 }
@@ -200,7 +239,7 @@ func (c *dirCache) hear() {
 		}
 		// drop changes the slice.
 		for _, node := range append([]*dirNode(nil), c.watched[e.Watch]...) {
-			c.heard(node, e.Name)
+			c.heard(node, e)
 		}
 	})
 	if err != nil {
@@ -208,8 +247,15 @@ func (c *dirCache) hear() {
 	}
 }
 
-// heard drops the child name of a directory, or the directory itself.
-func (c *dirCache) heard(node *dirNode, name string) {
+// heard drops the child that an event tells of, or the directory itself.
+func (c *dirCache) heard(node *dirNode, e at.Event) {
+	if node.listing != nil && e.Name != "" {
+		node.listing.note(e)
+	}
+	if e.Content {
+		return
+	}
+	name := e.Name
 	for a := range c.coming {
 		if a.parent == node && (name == "" || a.name == name) {
 			a.spoiled = true
@@ -231,6 +277,7 @@ func (c *dirCache) dropAll() {
 	for a := range c.coming {
 		a.spoiled = true
 	}
+	c.forgetListing(c.root.listing)
 	for _, child := range c.root.children {
 		c.drop(child)
 	}
@@ -245,6 +292,7 @@ func (c *dirCache) drop(node *dirNode) {
 	for _, child := range node.children {
 		c.drop(child)
 	}
+	c.forgetListing(node.listing)
 	delete(node.parent.children, node.name)
 	c.leaves.Remove(node.used)
 	for _, w := range node.watches {
@@ -279,4 +327,5 @@ func (c *dirCache) close() {
 	defer c.mu.Unlock()
 	c.dropAll()
 	c.watcher.Close()
+	cached.caches.Add(-1)
 }

@@ -38,6 +38,7 @@ func Listing(w http.ResponseWriter, r *http.Request, dir string, members []davfs
 	h.Set("Cache-Control", "no-cache")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Referrer-Policy", "same-origin")
 	h.Set("Vary", "Accept")
 	w.WriteHeader(http.StatusOK)

@@ -185,6 +185,9 @@ func (d *Dir) Listxattr(name string) ([]string, error) {
 		list, err := sysFlistxattr(d.fd, make([]byte, 512))
 		return splitNames(list), err
 	}
+	if list, err := sysListxattr(d.fd, name); err != syscall.ENOSYS {
+		return splitNames(list), err
+	}
 	names, err := xattr.LList(d.procPath(name))
 	runtime.KeepAlive(d)
 	return names, xattrErrno(err)
@@ -215,9 +218,11 @@ func (d *Dir) UUID() (uuid [16]byte, ok bool) { return sysUUID(d.fd) }
 // Space tells of the file system of d.
 func (d *Dir) Space() (Space, error) { return sysSpace(d.fd) }
 
-// A Space is the room in a file system, in bytes, as an ordinary user sees it.
+// A Space is the room in a file system, in bytes, as an ordinary user sees it,
+// and in inodes; those are 0 where they are not counted.
 type Space struct {
 	Total, Free, Available uint64
+	Inodes, FreeInodes     uint64
 	ReadOnly               bool
 	NoSUID                 bool // setuid means nothing there
 	Overlay                bool // the file system is overlayfs
