@@ -34,6 +34,7 @@ type Config struct {
 	Auth           AuthConfig    `yaml:"auth"`
 	Log            LogConfig     `yaml:"log"`
 	Audit          string        `yaml:"audit" reload:"yes"` // a file; "" is none
+	Metrics        MetricsConfig `yaml:"metrics"`
 	Limits         LimitsConfig  `yaml:"limits"`
 	Shares         []ShareConfig `yaml:"shares"`
 }
@@ -174,6 +175,7 @@ func (c *Config) check(o origins) error {
 	}
 	c.checkUsers(report)
 	c.checkAuth(report)
+	c.Metrics.check("metrics.", c.authenticates(), report)
 	c.Limits.check("limits.", report)
 	if len(c.Shares) == 0 {
 		report("shares", "there is none; name a directory: overdav serve DIR")

@@ -300,7 +300,7 @@ var fileOnly = []string{
 	"log", "shares", "path", "public_url", "trusted_proxies",
 	"socket_mode", "tls", "cert", "key", "client_ca", "hsts",
 	"symlinks", "names", "junk", "idle", "max_open", "propfind_infinity", "locks", "timeout", "per_user", "total",
-	"audit", "limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
+	"audit", "metrics", "limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
 	"operations", "operation_wait", "upload", "free_space", "free_inodes",
 }
 

@@ -24,11 +24,16 @@ func serve(e env, args []string) error {
 	}
 	log := newLog(c.Log, e.stderr)
 	c.Limits.allowThreads(len(c.Shares))
+	limitMemory(e.getenv, os.DirFS("/"), log)
 	all, err := newShares(c, stateHome(e.getenv, os.Geteuid()), log)
 	if err != nil {
 		return err
 	}
 
+	counts := newMetrics(c.Metrics)
+	for _, s := range all {
+		s.metrics = counts
+	}
 	audit, err := newAudit(c, log)
 	if err != nil {
 		return err
@@ -71,9 +76,13 @@ func serve(e env, args []string) error {
 			log.Warn().Msg("everybody who can reach the address may read and write")
 		}
 		srv := newServer(h, log, c)
-		srv.audit = audit
 		srv.http.TLSConfig = certs.config()
-		err = srv.run(ctx, stopListening, lns...)
+		srv.audit, srv.metrics, srv.health = audit, counts, newHealth(all, log)
+		var stop func()
+		if stop, err = counts.start(c.Metrics, srv, h, log); err == nil {
+			defer stop()
+			err = srv.run(ctx, stopListening, lns...)
+		}
 	}
 	return errors.Join(err, all.close())
 }

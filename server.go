@@ -26,6 +26,8 @@ type server struct {
 	log         zerolog.Logger
 	stopTimeout time.Duration
 	audit       *audit         // nil: nothing is audited
+	metrics     *metrics       // nil: nothing is counted
+	health      *health        // nil: nobody is told
 	next        http.Handler   // what answers
 	stall       time.Duration  // how long a body may stand still
 	proxies     proxies        // whose word about their clients counts
@@ -125,9 +127,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.end()
 		x.started()
 		s.audit.note(&x.record, r, w.Header())
+		s.metrics.note(&x.record)
 		x.access(&s.log, aborted)
 	}()
-	s.next.ServeHTTP(x, r)
+	if r.URL.Path == healthPath && s.health != nil {
+		s.health.ServeHTTP(x, r) // for everybody, by whatever name they call the server
+	} else {
+		s.next.ServeHTTP(x, r)
+	}
 	aborted = false
 }
 

@@ -493,6 +493,13 @@ func (l *Locks) Below(p Path) []Lock {
 	return locks
 }
 
+// Count is how many locks there are; some of them may have expired.
+func (l *Locks) Count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.byToken)
+}
+
 // All returns all locks, ordered by root.
 func (l *Locks) All() []Lock { return append(l.Covering(Path{}), l.Below(Path{})...) }
 
