@@ -3,6 +3,9 @@
 
 FUZZTIME ?= 30s
 SOAK ?= 30
+DAVBENCH ?= ../shared/bench
+SIZE ?= full
+WORKLOADS ?=
 TOOL = go tool -modfile=tools.mod
 
 help: ## print this
@@ -36,7 +39,10 @@ locks: ## checklocks: who holds a mutex when, against what the fields say
 golden: ## accept changed output of scenarios, after looking at it
 	go test ./overlay -update; git diff --stat
 
-bench: ## benchmarks, into docs/bench/latest.txt
+bench: ## beside other servers, by davbench in DAVBENCH (as root), into docs/performance.md; SIZE=smoke is quicker
+	go run ./integration_test/judges bench $(DAVBENCH) $(SIZE) '$(WORKLOADS)'
+
+bench-code: ## the benchmarks beside the code, into docs/bench/latest.txt
 	mkdir -p docs/bench && go test -run '^$$' -bench . -benchmem -timeout 60m ./... | tee docs/bench/latest.txt
 
 bench-compare: ## those figures against the ones in file OLD
@@ -50,4 +56,4 @@ soak: ## random operations against the kernel, SOAK (30) times as many as in the
 
 check: lint test race ## all that a change has to pass
 
-.PHONY: help deps run test test-root race fuzz lint locks golden bench bench-compare litmus soak check
+.PHONY: help deps run test test-root race fuzz lint locks golden bench bench-code bench-compare litmus soak check

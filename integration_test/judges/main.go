@@ -4,6 +4,7 @@
 //
 //	go run ./integration_test/judges deps
 //	go run ./integration_test/judges test [go test flags]
+//	go run ./integration_test/judges bench DAVBENCH SIZE WORKLOADS
 //
 // It installs only where it may, that is as root on a machine with apt-get,
 // and only what is missing. What it could not install it names; the tests that
@@ -58,14 +59,21 @@ func main() {
 	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
 		fail(err)
 	}
-	if len(os.Args) < 2 || os.Args[1] != "deps" && os.Args[1] != "test" {
-		fail(fmt.Errorf("usage: judges deps | judges test [go test flags]"))
+	verb := strings.Join(os.Args[1:min(2, len(os.Args))], "")
+	switch {
+	case verb == "bench" && len(os.Args) == 5:
+		if err := bench(os.Args[2], os.Args[3], os.Args[4]); err != nil {
+			fail(err)
+		}
+		return
+	case verb != "deps" && verb != "test":
+		fail(fmt.Errorf("usage: judges deps | judges test [go test flags] | judges bench DAVBENCH SIZE WORKLOADS"))
 	}
 	install(missing())
 	for _, j := range missing() {
 		fmt.Printf("judges: %s is not installed (Debian package %s); tests that need it are skipped\n", j.file, j.deb)
 	}
-	if os.Args[1] == "deps" {
+	if verb == "deps" {
 		return
 	}
 	if err := test(os.Args[2:]); err != nil {
