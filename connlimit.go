@@ -56,7 +56,7 @@ func (ln *limitedListener) Accept() (net.Conn, error) {
 func (l *connLimit) admit(conn net.Conn) (net.Conn, bool) {
 	addr := peerAddr(conn.RemoteAddr().String()).Addr() // none of a Unix socket
 	key := network(addr)
-	if l.exempt.trust(addr) {
+	if addr.IsLoopback() || l.exempt.trust(addr) { // a proxy or a tunnel on this machine is no client, either
 		key = netip.Addr{}
 	}
 	l.mu.Lock()

@@ -17,7 +17,7 @@ type LimitsConfig struct {
 	StallTimeout  time.Duration `yaml:"stall_timeout"`  // one read or write of a body
 
 	Connections           int `yaml:"connections"`
-	ConnectionsPerAddress int `yaml:"connections_per_address"` // IPv6: per /64; trusted proxies have no limit
+	ConnectionsPerAddress int `yaml:"connections_per_address"` // IPv6: per /64; trusted proxies and loopback have no limit
 
 	Operations    int           `yaml:"operations"`     // requests that use the disks of a share at once
 	OperationWait time.Duration `yaml:"operation_wait"` // until one more is refused

@@ -195,6 +195,8 @@ func TestLimitOfConnections(t *testing.T) {
 		{"all beyond", []string{"192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.3", "192.0.2.4"}, false},
 		{"a proxy beyond one address's limit", []string{"10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.1"}, true},
 		{"a proxy beyond the limit of all", []string{"10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.1"}, false},
+		{"this machine", []string{"127.0.0.1", "127.0.0.1", "127.0.0.1", "::1", "::1"}, true},
+		{"this machine beyond the limit of all", []string{"127.0.0.1", "127.0.0.1", "127.0.0.1", "::1", "::1", "::1"}, false},
 		{"a Unix socket", []string{"", "", "", "", ""}, true},
 		{"a Unix socket beyond the limit of all", []string{"", "", "", "", "", ""}, false},
 	}
