@@ -64,6 +64,7 @@ type ShareConfig struct {
 
 	Idle    time.Duration `yaml:"idle" reload:"yes"`     // with {user}: after this time without requests an upper is closed
 	MaxOpen int           `yaml:"max_open" reload:"yes"` // with {user}: uppers at once
+	Quota   ByteSize      `yaml:"quota" reload:"yes"`    // of an upper; 0 is none
 }
 
 // LockConfig bounds what clients may lock.
@@ -96,7 +97,7 @@ func defaultShare() ShareConfig {
 // laterKeys are in the plan of the configuration but not in this version.
 // Whoever writes one is told so instead of being asked for a typing error.
 var laterKeys = []string{
-	"tls", "shares[].quota",
+	"tls",
 }
 
 // A ConfigError is one mistake in what the operator said.
@@ -209,6 +210,9 @@ func (s *ShareConfig) check(prefix string, report func(key, format string, args 
 	}
 	if s.MaxOpen < 1 {
 		report(prefix+"max_open", "%d would let nobody in; the default is 256", s.MaxOpen)
+	}
+	if s.Quota > 0 && s.Quota < 1<<20 {
+		report(prefix+"quota", "%v is hardly room for anything; write it as in 10GiB, or 0 for none", s.Quota)
 	}
 	if s.PropfindInfinity < 0 {
 		report(prefix+"propfind_infinity", "%d is no number of resources; 0 refuses such requests", s.PropfindInfinity)
@@ -460,5 +464,6 @@ func (s *ShareConfig) engineOptions() overlay.Options {
 			"full": overlay.DurabilityFull, "ordered": overlay.DurabilityOrdered, "none": overlay.DurabilityNone,
 		}[s.Durability],
 		NoGuard: s.NoGuard,
+		Quota:   int64(s.Quota),
 	}
 }

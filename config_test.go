@@ -97,7 +97,6 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 			name: "keys of later versions", file: "tls: {}\nshares:\n  - lower: [/srv]\n    quota: 10GiB\n",
 			want: []string{
 				"FILE:1:1: tls: this version of overdav does not know it yet; remove it",
-				"FILE:4:5: shares[0].quota: this version of overdav does not know it yet; remove it",
 			},
 		},
 		{
@@ -280,7 +279,7 @@ var fileOnly = []string{
 	"users", "name", "password", "groups", "disabled", "htpasswd", "access", "paths", "allow",
 	"auth", "user_header", "tokens", "cache", "allow_plaintext_auth",
 	"log", "shares", "path", "public_url", "trusted_proxies",
-	"symlinks", "names", "junk", "idle", "max_open", "propfind_infinity", "locks", "timeout", "per_user", "total",
+	"symlinks", "names", "junk", "idle", "max_open", "quota", "propfind_infinity", "locks", "timeout", "per_user", "total",
 	"audit", "limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
 	"operations", "operation_wait", "upload", "free_space", "free_inodes",
 }
@@ -304,7 +303,7 @@ func TestSettings(t *testing.T) {
 }
 
 func TestShareOptionsTellTheEngineEverything(t *testing.T) {
-	share := ShareConfig{Lower: []string{"/l"}, Upper: "/u", Work: "/w", Xattr: "user", RedirectDir: "off", Metacopy: "on", Durability: "ordered", ReadOnly: true, NoGuard: true}
+	share := ShareConfig{Lower: []string{"/l"}, Upper: "/u", Work: "/w", Xattr: "user", RedirectDir: "off", Metacopy: "on", Durability: "ordered", ReadOnly: true, NoGuard: true, Quota: 1}
 	got := reflect.ValueOf(share.engineOptions())
 	for i := range got.NumField() {
 		switch name := got.Type().Field(i).Name; name {

@@ -344,6 +344,18 @@ func (p *pool) configure(idle time.Duration, most int) {
 	p.idle, p.most = idle, most
 }
 
+// all are the trees that are open.
+func (p *pool) all() (trees []*tree) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.slots {
+		if s.ready != nil && s.isReady() && s.tree != nil {
+			trees = append(trees, s.tree)
+		}
+	}
+	return trees
+}
+
 // stop closes all trees. What still comes is refused.
 // Errors: what closing meets; a tree that is in use is not closed.
 func (p *pool) stop() error {

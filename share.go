@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/rs/zerolog"
@@ -22,6 +24,7 @@ type share struct {
 	log    zerolog.Logger
 	gate   *gate // what uses the layers' disks goes through it
 	trees  *pool
+	quota  atomic.Int64 // of each upper
 }
 
 func newShare(l *layers, c Config, log zerolog.Logger) *share {
@@ -35,6 +38,16 @@ func newShare(l *layers, c Config, log zerolog.Logger) *share {
 func (s *share) configure(c ShareConfig) {
 	if s.layers.perUser() {
 		s.trees.configure(c.Idle, c.MaxOpen)
+	}
+	s.quota.Store(int64(c.Quota))
+	limit := int64(c.Quota)
+	if limit == 0 {
+		limit = math.MaxInt64
+	}
+	for _, t := range s.trees.all() {
+		if !t.fsys.SetQuota(limit) && c.Quota > 0 && !s.layers.readOnly() {
+			s.log.Warn().Str(keyPath, s.layers.Path).Msg("an upper that is open without a quota gets it when it is opened again")
+		}
 	}
 }
 
@@ -61,11 +74,13 @@ func (s *share) treeOf(id auth.Identity) string {
 }
 
 func (s *share) openTree(user string) (*tree, error) {
-	l, err := s.layers.of(user)
+	shared, err := s.layers.of(user)
 	if err != nil {
 		return nil, err
 	}
-	return openTree(l, s.config, s.others, s.log)
+	l := *shared
+	l.Quota = ByteSize(s.quota.Load())
+	return openTree(&l, s.config, s.others, s.log)
 }
 
 // refuse answers a request whose tree cannot be had.

@@ -34,14 +34,27 @@ func (r Reserve) left(total, available, inodes, freeInodes uint64) (int64, error
 	return int64(min(available-keep, math.MaxInt64)), nil
 }
 
-// room is how many bytes more may be written.
-// Errors: ENOSPC when none may.
-func (h *Handler) room() (int64, error) {
+// room is how many bytes more may be written; it is asked because of at least
+// want.
+// Errors: EDQUOT when the quota leaves less than want or nothing; ENOSPC when
+// the disk leaves nothing.
+func (h *Handler) room(want int64) (int64, error) {
+	left := int64(math.MaxInt64)
+	limit, used, ok, err := h.tree.Quota(want)
+	if err != nil {
+		return 0, err
+	}
+	if ok {
+		if left = limit - used; left <= 0 || left < want {
+			return 0, syscall.EDQUOT
+		}
+	}
 	space, err := h.tree.Space()
 	if err != nil {
-		return math.MaxInt64, nil // without knowing the room, the write will tell
+		return left, nil // without knowing the room, the write will tell
 	}
-	return h.opts.Reserve.left(space.Total, space.Available, space.Inodes, space.FreeInodes)
+	free, err := h.opts.Reserve.left(space.Total, space.Available, space.Inodes, space.FreeInodes)
+	return min(left, free), err
 }
 
 // hasRoom refuses an upload that says it is larger than what may be written. It
@@ -56,7 +69,7 @@ func (h *Handler) hasRoom(rq *request) error {
 	if h.opts.MaxUpload > 0 && size > h.opts.MaxUpload {
 		return errUploadTooLarge
 	}
-	room, err := h.room()
+	room, err := h.room(max(size, 0))
 	if err != nil {
 		return err
 	}
@@ -83,7 +96,7 @@ type boundedBody struct {
 // Read is io.Reader's.
 func (b *boundedBody) Read(p []byte) (int, error) {
 	if b.room <= 0 {
-		room, err := b.h.room()
+		room, err := b.h.room(1)
 		if err != nil {
 			return 0, err
 		}
