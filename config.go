@@ -23,7 +23,9 @@ import (
 // of the project shows all of them, and a test holds that page against
 // defaultConfig.
 type Config struct {
-	Listen         string        `yaml:"listen"`          // host:port or unix:PATH
+	Listen         string        `yaml:"listen"`      // host:port, unix:PATH or systemd
+	SocketMode     string        `yaml:"socket_mode"` // of unix:PATH; "" is what the umask leaves
+	TLS            TLSConfig     `yaml:"tls"`
 	PublicURL      string        `yaml:"public_url"`      // of Listen's root, as clients write it; "" is what they say
 	TrustedProxies []string      `yaml:"trusted_proxies"` // addresses, and ranges in CIDR notation
 	Anonymous      bool          `yaml:"anonymous"`       // serve everybody who can reach Listen
@@ -32,6 +34,7 @@ type Config struct {
 	Auth           AuthConfig    `yaml:"auth"`
 	Log            LogConfig     `yaml:"log"`
 	Audit          string        `yaml:"audit" reload:"yes"` // a file; "" is none
+	Metrics        MetricsConfig `yaml:"metrics"`
 	Limits         LimitsConfig  `yaml:"limits"`
 	Shares         []ShareConfig `yaml:"shares"`
 }
@@ -77,6 +80,7 @@ type LockConfig struct {
 func defaultConfig() Config {
 	return Config{
 		Listen:      "127.0.0.1:8080",
+		TLS:         defaultTLS(),
 		StopTimeout: 30 * time.Second,
 		Auth:        defaultAuth(),
 		Log:         LogConfig{Level: "info", Format: "auto"},
@@ -92,12 +96,6 @@ func defaultShare() ShareConfig {
 		Symlinks: "within", Names: "utf8", Junk: "store",
 		Locks: LockConfig{Timeout: time.Hour, PerUser: 1000, Total: 10_000},
 	}
-}
-
-// laterKeys are in the plan of the configuration but not in this version.
-// Whoever writes one is told so instead of being asked for a typing error.
-var laterKeys = []string{
-	"tls",
 }
 
 // A ConfigError is one mistake in what the operator said.
@@ -157,6 +155,8 @@ func (c *Config) check(o origins) error {
 	if err := c.checkListen(); err != nil {
 		report("listen", "%v", err)
 	}
+	c.checkSocketMode(report)
+	c.TLS.check(report)
 	if _, err := c.publicURL(); err != nil {
 		report("public_url", "%v", err)
 	}
@@ -170,6 +170,7 @@ func (c *Config) check(o origins) error {
 	}
 	c.checkUsers(report)
 	c.checkAuth(report)
+	c.Metrics.check("metrics.", c.authenticates(), report)
 	c.Limits.check("limits.", report)
 	if len(c.Shares) == 0 {
 		report("shares", "there is none; name a directory: overdav serve DIR")
@@ -353,9 +354,12 @@ func checkOneOf(v reflect.Value, prefix string, report func(key, format string, 
 	}
 }
 
-// checkListen refuses what is no address, and an address that others can reach
-// while nobody has to say who they are.
+// checkListen refuses what is no address, and an address that checkReach
+// refuses. Where systemd listens is seen when it hands over the sockets.
 func (c *Config) checkListen() error {
+	if c.Listen == listenSystemd {
+		return nil
+	}
 	if path, ok := strings.CutPrefix(c.Listen, "unix:"); ok {
 		if path == "" {
 			return errors.New("unix: needs a path; as in unix:/run/overdav.sock")
@@ -369,21 +373,34 @@ func (c *Config) checkListen() error {
 	if err != nil {
 		return fmt.Errorf("%q: %w; write host:port, as in 127.0.0.1:8080", c.Listen, err)
 	}
-	if addr.IP.IsLoopback() || c.Anonymous || c.authenticates() {
-		return nil
-	}
-	return fmt.Errorf("%q can be reached from other machines, and everybody there could write; "+
-		"listen on 127.0.0.1, name users, or allow it with --anonymous", c.Listen)
+	return c.checkReach(addr)
 }
 
-// onLoopback says whether no other machine can reach the address.
-func (c *Config) onLoopback() bool {
-	addr, err := net.ResolveTCPAddr("tcp", c.Listen)
-	return err == nil && addr.IP.IsLoopback()
+// checkReach refuses an address that others can reach while nobody has to say
+// who they are, or where what they say could be overheard.
+func (c *Config) checkReach(addr net.Addr) error {
+	if isLocal(addr) {
+		return nil
+	}
+	if !c.Anonymous && !c.authenticates() {
+		return fmt.Errorf("%q can be reached from other machines, and everybody there could write; "+
+			"listen on 127.0.0.1, name users, or allow it with --anonymous", addr)
+	}
+	if c.plaintext() && !c.Auth.AllowPlaintext {
+		return errors.New("passwords would cross the network for everybody to read; add tls, name a proxy that has TLS in trusted_proxies, or say auth.allow_plaintext_auth: true")
+	}
+	return nil
+}
+
+// isLocal says whether no other machine can reach the address.
+func isLocal(addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return !ok || tcp.IP.IsLoopback()
 }
 
 // absolute makes the relative names of files and directories begin at dir.
 func (c *Config) absolute(dir string) {
+	c.TLS.absolute(dir)
 	abs := func(p *string) {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)

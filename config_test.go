@@ -94,12 +94,6 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 			},
 		},
 		{
-			name: "keys of later versions", file: "tls: {}\nshares:\n  - lower: [/srv]\n    quota: 10GiB\n",
-			want: []string{
-				"FILE:1:1: tls: this version of overdav does not know it yet; remove it",
-			},
-		},
-		{
 			name: "bad values",
 			file: "listen: 8080\nstop_timeout: soon\nanonymous: maybe\nlog: { level: loud, format: }\nshares:\n  - path: films\n    lower: /srv\n    work: /w\n    xattr: both\n    durability: [full]\n",
 			want: []string{
@@ -153,6 +147,25 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 		{
 			name: "no share", file: "shares: []\n",
 			want: []string{"FILE:1:1: shares: there is none; name a directory: overdav serve DIR"},
+		},
+		{
+			name: "half of TLS", file: "tls: {cert: a.pem}\nshares: [{lower: [/srv]}]\n",
+			want: []string{"FILE:1:7: tls.cert: a certificate without its key proves nothing; add tls.key"},
+		},
+		{
+			name: "more of TLS", file: "tls: {client_ca: a.pem, hsts: -1s}\nshares: [{lower: [/srv]}]\n",
+			want: []string{
+				"FILE:1:7: tls.client_ca: clients show certificates over TLS only; add tls.cert and tls.key",
+				"FILE:1:25: tls.hsts: -1s is no time; 0 leaves the header out",
+			},
+		},
+		{
+			name: "modes of a socket", file: "listen: unix:/s\nsocket_mode: 0888\nshares: [{lower: [/srv]}]\n",
+			want: []string{`FILE:2:1: socket_mode: "0888" are no modes; write them as in 0660`},
+		},
+		{
+			name: "modes of no socket", file: "socket_mode: 0660\nshares: [{lower: [/srv]}]\n",
+			want: []string{"FILE:1:1: socket_mode: only a unix: socket has modes; remove it, or listen on unix:PATH"},
 		},
 		{
 			name: "open to everybody", file: "listen: 0.0.0.0:8080\nshares: [{lower: [/srv]}]\n",
@@ -279,8 +292,9 @@ var fileOnly = []string{
 	"users", "name", "password", "groups", "disabled", "htpasswd", "access", "paths", "allow",
 	"auth", "user_header", "tokens", "cache", "allow_plaintext_auth",
 	"log", "shares", "path", "public_url", "trusted_proxies",
+	"socket_mode", "tls", "cert", "key", "client_ca", "hsts",
 	"symlinks", "names", "junk", "idle", "max_open", "quota", "propfind_infinity", "locks", "timeout", "per_user", "total",
-	"audit", "limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
+	"audit", "metrics", "limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
 	"operations", "operation_wait", "upload", "free_space", "free_inodes",
 }
 

@@ -11,6 +11,7 @@ import (
 // fileChecks look into the files that a configuration names, without changing
 // anything, as serve does when it starts. They return every mistake, joined.
 var fileChecks = []func(e env, c Config) error{
+	checkTLS,
 	checkDirectories,
 	checkUserFiles,
 }

@@ -57,7 +57,7 @@ func newDoor(c Config, log zerolog.Logger) (*door, error) {
 	}
 	d.authenticator = auth.NewAuthenticator(p.options, c.Auth.Cache)
 	d.set(p)
-	if c.plaintext() {
+	if c.plaintext() && c.Auth.AllowPlaintext {
 		log.Warn().Msg("passwords cross the network in the clear")
 	}
 	return d, nil

@@ -19,20 +19,24 @@ import (
 
 // The keys of the log: its whole vocabulary.
 const (
-	keyAddr    = "addr"    // where the server listens
-	keyBytes   = "bytes"   // of the response's body, or copied up
-	keyDur     = "dur"     // milliseconds
-	keyID      = "id"      // of the request, since the start
-	keyIP      = "ip"      // of who could not log in
-	keyKey     = "key"     // of the configuration
-	keyMethod  = "method"  // of the request
-	keyPath    = "path"    // as clients name it; never a directory of the host
-	keyPort    = "port"    // of who could not log in; 0 behind a proxy
-	keyReason  = "reason"  // why somebody could not log in
-	keyRemote  = "remote"  // the client's address
-	keyStatus  = "status"  // of the response
-	keyTimeout = "timeout" // milliseconds
-	keyUser    = "user"    // who made the request
+	keyAddr     = "addr"      // where the server listens
+	keyBytes    = "bytes"     // of the response's body, or copied up
+	keyDur      = "dur"       // milliseconds
+	keyID       = "id"        // of the request, since the start
+	keyIP       = "ip"        // of who could not log in
+	keyKey      = "key"       // of the configuration
+	keyLayer    = "layer"     // upper, or lower and its number, the topmost 1
+	keyMethod   = "method"    // of the request
+	keyNames    = "names"     // that a certificate is for
+	keyNotAfter = "not_after" // the last second of a certificate
+	keyPath     = "path"      // as clients name it; never a directory of the host
+	keyPort     = "port"      // of who could not log in; 0 behind a proxy
+	keyReason   = "reason"    // why somebody could not log in
+	keyRemote   = "remote"    // the client's address
+	keyShare    = "share"     // its path
+	keyStatus   = "status"    // of the response
+	keyTimeout  = "timeout"   // milliseconds
+	keyUser     = "user"      // who made the request
 )
 
 // newLog returns the program's log. It is written to by main only: the engine
@@ -80,6 +84,7 @@ type record struct {
 	user           string         // "" for nobody who has a name
 	status         int            // of the response; 0 until it begins
 	sent, received int64          // bytes of the bodies
+	quiet          bool           // its line is of use to nobody who does not look for it
 }
 
 // sequence numbers the requests of this process.
@@ -119,6 +124,8 @@ func (rec *record) access(log *zerolog.Logger, aborted bool) {
 		e = log.Warn().Bool("aborted", true)
 	case rec.status >= http.StatusInternalServerError && rec.status != http.StatusInsufficientStorage:
 		e = log.Error()
+	case rec.quiet:
+		e = log.Debug()
 	default:
 		e = log.Info()
 	}
@@ -146,9 +153,10 @@ func (rec *record) authFailed(log *zerolog.Logger, user, reason string) {
 }
 
 // engineEvents writes to the log what the engine tells.
-func engineEvents(log zerolog.Logger) overlay.Events {
+func engineEvents(log zerolog.Logger, m *metrics) overlay.Events {
 	return overlay.Events{
 		CopiedUp: func(name string, bytes int64, took time.Duration) {
+			m.copiedUp(bytes, took)
 			log.Info().Str(keyPath, "/"+strings.TrimPrefix(name, "/")).Int64(keyBytes, bytes).Dur(keyDur, took).Msg("copied up")
 		},
 		Warning: func(message string) {

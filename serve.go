@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 )
 
@@ -26,11 +24,16 @@ func serve(e env, args []string) error {
 	}
 	log := newLog(c.Log, e.stderr)
 	c.Limits.allowThreads(len(c.Shares))
+	limitMemory(e.getenv, os.DirFS("/"), log)
 	all, err := newShares(c, stateHome(e.getenv, os.Geteuid()), log)
 	if err != nil {
 		return err
 	}
 
+	counts := newMetrics(c.Metrics)
+	for _, s := range all {
+		s.metrics = counts
+	}
 	audit, err := newAudit(c, log)
 	if err != nil {
 		return err
@@ -52,75 +55,52 @@ func serve(e env, args []string) error {
 	defer reload.start()()
 
 	// Listening comes first, so that an address in use leaves the disk alone.
-	ln, err := listen(c.Listen)
+	lns, err := listen(c)
 	if err != nil {
 		return err
 	}
-	defer ln.Close() // the server has closed it already, as a rule
+	defer closeAll(lns)
+	certs, err := newTLSFiles(c.TLS, log)
+	if err != nil {
+		return err
+	}
+	reload.add(certs.reload)
 	if err := all.open(); err != nil {
 		return err
 	}
 	reload.add(all.reload)
 	h, err := newRouter(c, all, door)
 	if err == nil {
-		announce(e.stdout, ln.Addr(), all)
+		announce(e.stdout, c, lns, all)
 		if c.Anonymous {
 			log.Warn().Msg("everybody who can reach the address may read and write")
 		}
 		srv := newServer(h, log, c)
-		srv.audit = audit
-		err = srv.run(ctx, stopListening, ln)
+		srv.http.TLSConfig = certs.config()
+		srv.audit, srv.metrics, srv.health = audit, counts, newHealth(all, log)
+		var stop func()
+		if stop, err = counts.start(c.Metrics, srv, h, log); err == nil {
+			defer stop()
+			err = srv.run(ctx, stopListening, lns...)
+		}
 	}
 	return errors.Join(err, all.close())
 }
 
-// listen opens the listener. addr has passed Config.check.
-func listen(addr string) (net.Listener, error) {
-	path, isUnix := strings.CutPrefix(addr, "unix:")
-	if !isUnix {
-		ln, err := net.Listen("tcp", addr)
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, &hintError{err, "another program listens there; choose another --listen"}
-		}
-		return ln, err
-	}
-	ln, err := net.Listen("unix", path)
-	if !errors.Is(err, syscall.EADDRINUSE) {
-		return ln, err
-	}
-	// A name is left behind when a server dies. It is in the way only while
-	// somebody answers at it.
-	conn, dialErr := net.Dial("unix", path)
-	if dialErr == nil {
-		_ = conn.Close() // it told us what we wanted to know
-		return nil, &hintError{err, "another server listens there; choose another --listen"}
-	}
-	info, statErr := os.Lstat(path)
-	if !errors.Is(dialErr, syscall.ECONNREFUSED) || statErr != nil || info.Mode().Type() != fs.ModeSocket {
-		return nil, &hintError{err, "something else has that name; choose another --listen"}
-	}
-	if err := os.Remove(path); err != nil {
-		return nil, err
-	}
-	return net.Listen("unix", path)
-}
-
 // announce tells the person who typed the command what is going on: the log
 // is for the operator and names no directory.
-func announce(w io.Writer, addr net.Addr, all shares) {
+func announce(w io.Writer, c Config, lns []net.Listener, all shares) {
 	for i, s := range all {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		announceShare(w, addr, s.layers)
+		announceShare(w, c, lns, s.layers)
 	}
 }
 
-func announceShare(w io.Writer, addr net.Addr, l *layers) {
-	if addr.Network() == "unix" {
-		fmt.Fprintf(w, "serving  unix:%s %s\n", addr, strings.TrimSuffix(l.Path, "/"))
-	} else {
-		fmt.Fprintf(w, "serving  http://%s%s/\n", addr, strings.TrimSuffix(l.Path, "/"))
+func announceShare(w io.Writer, c Config, lns []net.Listener, l *layers) {
+	for _, ln := range lns {
+		fmt.Fprintf(w, "serving  %s\n", c.urlAt(ln.Addr(), l.Path))
 	}
 	for _, dir := range l.Lower {
 		fmt.Fprintf(w, "lower    %s\n", dir)

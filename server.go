@@ -26,6 +26,8 @@ type server struct {
 	log         zerolog.Logger
 	stopTimeout time.Duration
 	audit       *audit         // nil: nothing is audited
+	metrics     *metrics       // nil: nothing is counted
+	health      *health        // nil: nobody is told
 	next        http.Handler   // what answers
 	stall       time.Duration  // how long a body may stand still
 	proxies     proxies        // whose word about their clients counts
@@ -45,7 +47,7 @@ func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
 	}
 	// No browser reaches a socket by itself, and what it sends elsewhere without
 	// having asked its user for a password lets nobody in.
-	if !c.Anonymous && !c.authenticates() && !c.onSocket() {
+	if !c.Anonymous && !c.authenticates() {
 		h = ownHostOnly(public.Hostname(), h)
 	}
 	// Pages of other sites may not make a visitor's browser change anything. Our
@@ -54,7 +56,11 @@ func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
 	if public.Host != "" {
 		_ = protection.AddTrustedOrigin(strings.ToLower(public.Scheme + "://" + public.Host)) // fails only on what check refuses
 	}
-	s.next = protection.Handler(h)
+	h = protection.Handler(h)
+	if c.TLS.on() && c.TLS.HSTS > 0 {
+		h = strictTransport(c.TLS.HSTS, h)
+	}
+	s.next = h
 	s.http = http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: c.Limits.HeaderTimeout,
@@ -69,10 +75,13 @@ func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
 
 // run serves until ctx is done, calls stopping, and returns when what still
 // runs has finished or has had stopTimeout to.
-func (s *server) run(ctx context.Context, stopping func(), ln net.Listener) error {
-	ended := make(chan error, 1)
-	go func() { ended <- s.http.Serve(s.conns.listener(ln)) }()
-	s.log.Info().Str(keyAddr, ln.Addr().String()).Msg("serving")
+func (s *server) run(ctx context.Context, stopping func(), lns ...net.Listener) error {
+	ended := make(chan error, len(lns))
+	overTLS := s.http.TLSConfig != nil // asked now: Serve makes one for itself
+	for _, ln := range lns {
+		go func() { ended <- s.accept(ln, overTLS) }()
+		s.log.Info().Str(keyAddr, ln.Addr().String()).Msg("serving")
+	}
 	select {
 	case err := <-ended:
 		return err // the listener broke
@@ -93,6 +102,15 @@ func (s *server) run(ctx context.Context, stopping func(), ln net.Listener) erro
 	return err
 }
 
+// accept serves what comes to ln. Without TLS HTTP/2 is not spoken: no client
+// asks for it, and proxies must not.
+func (s *server) accept(ln net.Listener, overTLS bool) error {
+	if overTLS {
+		return s.http.ServeTLS(s.conns.listener(ln), "", "")
+	}
+	return s.http.Serve(s.conns.listener(ln))
+}
+
 // ServeHTTP is what happens to every request, whatever it is: it is counted,
 // as http.Server.Close does not wait for handlers; a mistake ends the program;
 // its bytes pass through an exchange; and in the end the log says what became of
@@ -109,9 +127,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.end()
 		x.started()
 		s.audit.note(&x.record, r, w.Header())
+		s.metrics.note(&x.record)
 		x.access(&s.log, aborted)
 	}()
-	s.next.ServeHTTP(x, r)
+	if r.URL.Path == healthPath && s.health != nil {
+		s.health.ServeHTTP(x, r) // for everybody, by whatever name they call the server
+	} else {
+		s.next.ServeHTTP(x, r)
+	}
 	aborted = false
 }
 
@@ -152,19 +175,26 @@ func (s *server) awaitHandlers() error {
 }
 
 // ownHostOnly answers requests that were meant for this machine's loopback
-// address, or for the public name, if there is one. A page that a browser loaded from elsewhere can make its host name
-// resolve to 127.0.0.1 and would then be of our origin; what it cannot do is
-// send another Host.
+// address, or for the public name, if there is one. A page that a browser
+// loaded from elsewhere can make its host name resolve to 127.0.0.1 and would
+// then be of our origin; what it cannot do is send another Host, show our
+// certificate under its name, or connect to a Unix socket.
 func ownHostOnly(public string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := hostname(r.Host)
-		if !isLoopback(name) && (public == "" || !strings.EqualFold(name, public)) {
+		own := isLoopback(name) || public != "" && strings.EqualFold(name, public)
+		if !own && r.TLS == nil && !overUnixSocket(r) {
 			// RFC 9110, section 15.5.20
 			http.Error(w, "overdav serves this address only under a loopback name or that of public_url; start it with --anonymous to allow others", http.StatusMisdirectedRequest)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+func overUnixSocket(r *http.Request) bool {
+	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return ok && addr.Network() == "unix"
 }
 
 // hostname returns the name in a Host header.

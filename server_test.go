@@ -31,10 +31,14 @@ func start(t *testing.T, c Config, h http.Handler) (base string, stop func() err
 	if err != nil {
 		t.Fatal(err)
 	}
+	return "http://" + ln.Addr().String(), runServer(t, newServer(h, discardLog(), c), ln)
+}
+
+func runServer(t *testing.T, s *server, ln net.Listener) (stop func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- newServer(h, discardLog(), c).run(ctx, func() {}, ln) }()
-	return "http://" + ln.Addr().String(), func() error { cancel(); return <-ended }
+	go func() { ended <- s.run(ctx, func() {}, ln) }()
+	return func() error { cancel(); return <-ended }
 }
 
 func TestStopWaitsForWhatRuns(t *testing.T) {
@@ -179,16 +183,17 @@ func TestOtherSitesCannotWrite(t *testing.T) {
 
 func TestListenTakesOverADeadSocketOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	ln, err := listen("unix:" + path)
+	listen := func() (net.Listener, error) { return listenUnix(path, "") }
+	ln, err := listen()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listen("unix:" + path); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := listen(); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("listening beside a living server: %v, want EADDRINUSE", err)
 	}
 	ln.(*net.UnixListener).SetUnlinkOnClose(false) // as after a crash
 	ln.Close()
-	ln, err = listen("unix:" + path)
+	ln, err = listen()
 	if err != nil {
 		t.Fatalf("after a crash: %v", err)
 	}
@@ -196,7 +201,7 @@ func TestListenTakesOverADeadSocketOnly(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listen("unix:" + path); err == nil {
+	if _, err := listen(); err == nil {
 		t.Error("a file was taken for a socket")
 	}
 	if got, err := os.ReadFile(path); string(got) != "precious" {

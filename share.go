@@ -25,6 +25,9 @@ type share struct {
 	gate   *gate // what uses the layers' disks goes through it
 	trees  *pool
 	quota  atomic.Int64 // of each upper
+
+	metrics *metrics      // nil: nothing is counted
+	errors  atomic.Uint64 // requests that failed by our fault
 }
 
 func newShare(l *layers, c Config, log zerolog.Logger) *share {
@@ -80,7 +83,7 @@ func (s *share) openTree(user string) (*tree, error) {
 	}
 	l := *shared
 	l.Quota = ByteSize(s.quota.Load())
-	return openTree(&l, s.config, s.others, s.log)
+	return openTree(&l, s)
 }
 
 // refuse answers a request whose tree cannot be had.
@@ -178,4 +181,23 @@ func (all shares) reload(c Config) (apply func(), err error) {
 			s.configure(c.Shares[i])
 		}
 	}, nil
+}
+
+// countLocks is how many locks clients have in what is open.
+func (s *share) countLocks() (n int) {
+	for _, t := range s.trees.openTrees() {
+		n += t.locks.Count()
+	}
+	return n
+}
+
+// space is the size of the file system that upper is on and what is left of it;
+// zeros when nobody can say. The share has one tree for all.
+func (s *share) space() (total, available float64) {
+	for _, t := range s.trees.openTrees() {
+		if space, err := t.fsys.Space(); err == nil {
+			return float64(space.Total), float64(space.Available)
+		}
+	}
+	return 0, 0
 }

@@ -81,7 +81,7 @@ func (c *Config) checkAuth(report func(key, format string, args ...any)) {
 	if a.UserHeader != "" {
 		if !isHeaderName(a.UserHeader) {
 			report("auth.user_header", "%q cannot be the name of a header; write it as in X-Remote-User", a.UserHeader)
-		} else if len(c.TrustedProxies) == 0 && !c.onSocket() {
+		} else if len(c.TrustedProxies) == 0 && !c.onSocket() && c.Listen != listenSystemd {
 			report("auth.user_header", "nobody is trusted to send it; name the proxy in trusted_proxies, or listen on unix:PATH")
 		}
 	}
@@ -91,18 +91,15 @@ func (c *Config) checkAuth(report func(key, format string, args ...any)) {
 	if a.Tokens != "" && !c.authenticates() {
 		report("auth.tokens", "there are no users whom tokens could belong to; add users, or remove it")
 	}
-	if c.plaintext() && !a.AllowPlaintext {
-		report("listen", "passwords would cross the network for everybody to read; add tls, name a proxy that has TLS in trusted_proxies, or say auth.allow_plaintext_auth: true")
-	}
 }
 
 // onSocket says whether those who connect were given a Unix socket.
 func (c *Config) onSocket() bool { return strings.HasPrefix(c.Listen, "unix:") }
 
-// plaintext says whether users send passwords from other machines over plain
-// HTTP.
+// plaintext says whether users who come from other machines send their
+// passwords over plain HTTP.
 func (c *Config) plaintext() bool {
-	return len(c.Users) > 0 && !c.onSocket() && !c.onLoopback() && len(c.TrustedProxies) == 0
+	return len(c.Users) > 0 && !c.TLS.on() && len(c.TrustedProxies) == 0
 }
 
 // isHeaderName says whether text is a token (RFC 9110, section 5.6.2), of the

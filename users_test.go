@@ -33,6 +33,7 @@ func TestMistakesInUsersAndRules(t *testing.T) {
 		{"good", "users: [{ name: alice, password: " + hashOfRight + ", groups: staff }, { htpasswd: x }]\nshares: [{ lower: [/srv], access: [{ users: '*', allow: read }] }]\n", nil},
 		{"good, off loopback, with a proxy", "listen: 0.0.0.0:80\ntrusted_proxies: [10.0.0.1]\nauth: { user_header: x-remote-user }\nshares: [{ lower: [/srv] }]\n", nil},
 		{"good, off loopback, allowed", "listen: 0.0.0.0:80\nauth: { allow_plaintext_auth: true }\nusers: [{ name: alice }]\nshares: [{ lower: [/srv] }]\n", nil},
+		{"good, off loopback, over TLS", "listen: 0.0.0.0:80\ntls: { cert: a.pem, key: a.key }\nusers: [{ name: alice }]\nshares: [{ lower: [/srv] }]\n", nil},
 		{"good, on a socket", "listen: unix:/run/x\nusers: [{ name: alice }]\nauth: { user_header: X-User }\nshares: [{ lower: [/srv] }]\n", nil},
 		{
 			"users", "users:\n  - { name: Al ice }\n  - { name: alice, password: secret }\n  - { name: ALICE }\n  - { groups: [a b] }\n  - { htpasswd: f, name: x }\n  - { name: anonymous }\nshares: [{ lower: [/srv] }]\n",

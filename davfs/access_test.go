@@ -334,3 +334,159 @@ func TestPermissionMatrix(t *testing.T) {
 		})
 	}
 }
+
+// Who could give a name is asked for it, whatever is refused, and nobody else.
+func TestRefusalAsksForAName(t *testing.T) {
+	s := serve(t, map[string]string{"f": "1", "d/f": "2", "d/no/f": "3", "shut/f": "4"}, func(o *Options) {
+		o.Access = func(*http.Request) Access {
+			return rules{{"d/no", 0}, {"d", allRights}, {"shut", 0}, {".", RightRead | RightList}}
+		}
+		o.Challenge = func(h http.Header, r *http.Request) bool {
+			if r.Header.Get("X-User") != "" {
+				return false
+			}
+			h.Set("WWW-Authenticate", `Basic realm="x"`)
+			return true
+		}
+	})
+	for _, step := range []struct {
+		method, path, header string
+		want                 int // of who has given a name
+	}{
+		{"PUT", "/f", "", 403},
+		{"GET", "/shut", "", 403},
+		{"GET", "/shut/f", "", 404},
+		{"PROPFIND", "/shut/none", "", 404},
+		{"MKCOL", "/new", "", 403},
+		{"DELETE", "/d", "", 403},
+		{"COPY", "/d", "Destination: /d2", 403},
+		{"MOVE", "/d/f", "Destination: /f", 403},
+	} {
+		headers := slices.DeleteFunc([]string{step.header}, func(h string) bool { return h == "" })
+		got := s.do(step.method, step.path, "", headers...)
+		if got.status != 401 || got.header.Get("WWW-Authenticate") == "" {
+			t.Errorf("%s %s: got %d, want 401 with a challenge", step.method, step.path, got.status)
+		}
+		got = s.do(step.method, step.path, "", append(headers, "X-User: alice")...)
+		if got.status != step.want || got.header.Get("WWW-Authenticate") != "" {
+			t.Errorf("%s %s of alice: got %d, want %d without a challenge", step.method, step.path, got.status, step.want)
+		}
+	}
+	if got := s.do("GET", "/d/none", ""); got.status != 404 {
+		t.Errorf("GET of nothing: got %d", got.status)
+	}
+}
+
+// Allow, and the classes, follow the rights.
+func TestOptionsFollowTheRights(t *testing.T) {
+	files := map[string]string{"f": "1", "d/f": "2", "shut/f": "3"}
+	const full = "1, 2, 3, sabredav-partialupdate"
+	for _, test := range []struct {
+		access     rules
+		path       string
+		allow, dav string
+	}{
+		{rules{{".", allRights}}, "/f", "OPTIONS, GET, HEAD, PROPFIND, PUT, PATCH, DELETE, COPY, MOVE, PROPPATCH, LOCK, UNLOCK", full},
+		{rules{{".", RightRead | RightList}}, "/f", "OPTIONS, GET, HEAD, PROPFIND", "1, 3"},
+		{rules{{".", RightRead | RightList}}, "/none", "OPTIONS", "1, 3"},
+		{rules{{"d", allRights}, {".", RightRead | RightList}}, "/f", "OPTIONS, GET, HEAD, PROPFIND, COPY", full},
+		{rules{{".", RightRead | RightOverwrite}}, "/f", "OPTIONS, GET, HEAD, PROPFIND, PUT, PATCH, COPY", full},
+		{rules{{".", RightCreate | RightList}}, "/none", "OPTIONS, PUT, MKCOL", full},
+		{rules{{".", RightDelete | RightList}}, "/d", "OPTIONS, GET, HEAD, DELETE", full},
+		{rules{{"shut", 0}, {".", allRights}}, "/shut", "OPTIONS", full},
+		{rules{{"shut", 0}, {".", allRights}}, "/shut/f", "OPTIONS", full},
+		{rules{{"shut", 0}, {".", allRights}}, "/shut/none", "OPTIONS", full},
+	} {
+		s := serve(t, files, func(o *Options) { o.Access = func(*http.Request) Access { return test.access } })
+		for _, method := range []string{"OPTIONS", "TRACE"} { // the latter is answered 405
+			got := s.do(method, test.path, "")
+			if allow := got.header.Get("Allow"); allow != test.allow {
+				t.Errorf("%v: %s %s: Allow is %q, want %q", test.access, method, test.path, allow, test.allow)
+			}
+			if dav := got.header.Values("DAV"); method == "OPTIONS" && dav[0] != test.dav {
+				t.Errorf("%v: %s: DAV is %q, want %q", test.access, test.path, dav, test.dav)
+			}
+		}
+	}
+}
+
+// Members that may not be read are listed by name alone, where they may be
+// listed; collections that may not be listed are not gone into.
+func TestListingOfWhatMayNotBeRead(t *testing.T) {
+	var members []Member
+	s := serve(t, map[string]string{"in/f": "1", "in/g": "2", "closed/f": "3", "free/f": "4"}, func(o *Options) {
+		o.InfiniteDepth = 100
+		o.Access = func(*http.Request) Access {
+			return rules{{"in/g", RightRead}, {"in", RightList}, {"closed", RightRead}, {".", RightRead | RightList}}
+		}
+		o.Listing = func(w http.ResponseWriter, _ *http.Request, _ string, all []Member) {
+			members = all
+			w.WriteHeader(http.StatusOK)
+		}
+	})
+	got := s.want(207, "PROPFIND", "/", "", "Depth: infinity").body
+	for href, want := range map[string]string{
+		"/in/": "403", "/in/f": "403", "/in/g": "200", "/closed/": "200", "/free/": "200", "/free/f": "200", "/": "200",
+	} {
+		_, rest, found := strings.Cut(got, "<D:href>"+href+"</D:href>")
+		rest, _, _ = strings.Cut(rest, "</D:response>")
+		if !found || !strings.Contains(rest, "HTTP/1.1 "+want) || want == "403" && strings.Contains(rest, "<D:prop>") {
+			t.Errorf("%s: found %v, want %s: %s", href, found, want, rest)
+		}
+	}
+	if !strings.Contains(got, "<D:response><D:href>/closed/</D:href><D:status>HTTP/1.1 403 Forbidden</D:status></D:response>") {
+		t.Error("that the members of closed are not told is not said")
+	}
+	s.want(403, "PROPFIND", "/closed", "", "Depth: 1")
+	s.want(200, "GET", "/in/", "")
+	if len(members) != 2 || members[0].Name != "f" || members[0].Info != nil || members[1].Info == nil {
+		t.Errorf("the page is told of %v", members)
+	}
+}
+
+// Who may change nothing reaches no change by any method or header, and neither
+// does anybody where the engine has no upper.
+func TestReadersChangeNothing(t *testing.T) {
+	files := map[string]string{"f": "1", "d/f": "2"}
+	for name, s := range map[string]*share{
+		"by rights": serve(t, files, func(o *Options) {
+			o.Access = func(*http.Request) Access { return rules{{".", RightRead | RightList}} }
+		}),
+		"by share":      serve(t, files, func(o *Options) { o.ReadOnly = true }),
+		"by the engine": serveOn(t, files, func(o *overlay.Options) { o.Upper, o.Work = "", "" }),
+	} {
+		for _, path := range []string{"/f", "/d", "/new", "/d/new", "/"} {
+			for _, q := range [][]string{
+				{"PUT", "x"},
+				{"PUT", "x", "X-OC-Mtime: 1"},
+				{"PUT", "x", "Content-Range: bytes 0-0/*"},
+				{"PUT", "x", "Content-Range: bytes 1-1/2"},
+				{"PATCH", "x", "Content-Type: " + patchType, "X-Update-Range: append"},
+				{"MKCOL", ""},
+				{"MKCOL", "", "X-OC-Mtime: 1"},
+				{"DELETE", ""},
+				{"LOCK", lockExclusive},
+				{"LOCK", lockShared, "Depth: 0"},
+				{"LOCK", "", "If: (<urn:uuid:x>)"},
+				{"PROPPATCH", patchSet("<x:a>1</x:a>")},
+				{"PROPPATCH", patchSet("<D:getlastmodified>Thu, 02 Jan 2020 03:04:05 GMT</D:getlastmodified>")},
+				{"COPY", "", "Destination: /copy"},
+				{"COPY", "", "Destination: /f"},
+				{"COPY", "", "Destination: /d", "X-OC-Mtime: 1"},
+				{"MOVE", "", "Destination: /moved"},
+				{"MOVE", "", "Destination: /f", "Overwrite: T"},
+			} {
+				if got := s.do(q[0], path, q[1], q[2:]...); got.status < 400 && !strings.Contains(got.body, "HTTP/1.1 403") {
+					t.Errorf("%s: %s %s %v: got %d %s", name, q[0], path, q[2:], got.status, got.body)
+				}
+			}
+		}
+		s.wantMerged("d/ d/f=2 f=1")
+		if entries, err := os.ReadDir(s.upper); err != nil || len(entries) > 0 {
+			t.Errorf("%s: the upper has %v, %v", name, entries, err)
+		}
+		if locks := s.handler.locks.All(); name != "by the engine" && len(locks) > 0 {
+			t.Errorf("%s: %v is locked", name, locks)
+		}
+	}
+}

@@ -164,14 +164,10 @@ func (s *summer) sums() (out sums) {
 // content with that tag alone, so that no other change needs to know of them.
 const sumsAttr = "user.overdav.sums"
 
-// knownSums returns the checksums of a file, if they are known.
-func (h *Handler) knownSums(p Path, info *overlay.Info) (s sums, ok bool) {
-	return sumsIn(func(attr string) ([]byte, error) { return h.tree.Getxattr(p.Name(), attr) }, info)
-}
-
-// sumsIn is knownSums by way of whoever reads an attribute of the file.
-func sumsIn(xattr func(string) ([]byte, error), info *overlay.Info) (s sums, ok bool) {
-	value, err := xattr(sumsAttr)
+// knownSums returns the checksums of the file whose attributes get reads, if
+// they are known.
+func knownSums(get func(attr string) ([]byte, error), info *overlay.Info) (s sums, ok bool) {
+	value, err := get(sumsAttr)
 	if err != nil {
 		return sums{}, false // not known, for whatever reason
 	}
@@ -211,7 +207,7 @@ func (h *Handler) keepSums(p Path, u *upload) {
 // Preconditions: source and destination are locked, and rq.info is from before
 // the copy.
 func (h *Handler) copySums(rq *request) {
-	known, ok := h.knownSums(rq.at(), rq.info)
+	known, ok := knownSums(xattrsOf(h.tree, rq.at().Name()), rq.info)
 	if !ok {
 		return
 	}

@@ -1,6 +1,7 @@
 package davfs
 
 import (
+	"errors"
 	"io/fs"
 	"net/http"
 	"syscall"
@@ -18,20 +19,29 @@ func (h *Handler) delete(w http.ResponseWriter, rq *request) error {
 	} else if d != depthInfinity && rq.info != nil && rq.info.IsDir() {
 		return refuse(http.StatusBadRequest, "DELETE of a collection has infinite depth") // RFC 4918, section 9.6.1
 	}
-	release, err := h.hold(rq, rq.real)
+	err := h.settle(rq, func() error {
+		if err := mustExist(rq); err != nil {
+			return err
+		}
+		if err := h.remove(rq); err != nil {
+			return err
+		}
+		h.note(rq, h.locks.RemoveTree(rq.real))
+		return nil
+	}, rq.real)
 	if err != nil {
 		return err
 	}
-	defer release()
-	if err := mustExist(rq); err != nil {
-		return err
-	}
-	if err := removeAll(h.tree, rq.at().Name()); err != nil {
-		return err
-	}
-	h.note(rq, h.locks.RemoveTree(rq.real))
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// remove removes what was seen. The root stays.
+func (h *Handler) remove(rq *request) error {
+	if rq.real.IsRoot() {
+		return syscall.EPERM
+	}
+	return h.tree.RemoveSeen(rq.sight)
 }
 
 // mustExist answers ENOENT when the request names nothing, or names a file as
@@ -45,21 +55,25 @@ func mustExist(rq *request) error {
 
 // mkcol makes a collection.
 func (h *Handler) mkcol(w http.ResponseWriter, rq *request) error {
-	release, err := h.hold(rq, rq.real)
+	err := h.settle(rq, func() error {
+		if rq.info != nil {
+			return &protocolError{status: http.StatusMethodNotAllowed, err: syscall.EEXIST} // RFC 4918, section 9.3.1
+		}
+		if _, err := h.room(1); err != nil {
+			return err
+		}
+		err := h.tree.Mkdir(rq.real.Name(), 0o777)
+		if errors.Is(err, syscall.EEXIST) {
+			return overlay.ErrChanged
+		}
+		if err == nil {
+			h.setOCMtime(w, rq, rq.real)
+		}
+		return err
+	}, rq.real)
 	if err != nil {
 		return err
 	}
-	defer release()
-	if rq.info != nil {
-		return &protocolError{status: http.StatusMethodNotAllowed, err: syscall.EEXIST} // RFC 4918, section 9.3.1
-	}
-	if _, err := h.room(1); err != nil {
-		return err
-	}
-	if err := h.tree.Mkdir(rq.at().Name(), 0o777); err != nil {
-		return err
-	}
-	h.setOCMtime(w, rq, rq.at())
 	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(http.StatusCreated)
 	return nil
@@ -93,11 +107,11 @@ func (h *Handler) copy(w http.ResponseWriter, rq *request) error {
 	if d == depthOne {
 		return refuse(http.StatusBadRequest, "COPY has depth 0 or infinity") // RFC 4918, section 9.8.3
 	}
-	return h.transfer(w, rq, func(dst string, overwrite bool) error {
+	return h.transfer(w, rq, func(overwrite bool) error {
 		if _, err := h.room(1); err != nil {
 			return err // how much a copy takes only the copy tells: blocks may be shared
 		}
-		err := h.tree.Copy(rq.at().Name(), dst, overlay.CopyOptions{Overwrite: overwrite, Shallow: d == depthZero})
+		err := h.tree.Copy(rq.at().Name(), rq.dstAt().Name(), overlay.CopyOptions{Overwrite: overwrite, Shallow: d == depthZero})
 		if err == nil {
 			h.copySums(rq)
 		}
@@ -115,14 +129,14 @@ func (h *Handler) move(w http.ResponseWriter, rq *request) error {
 	if d != depthInfinity && rq.info != nil && rq.info.IsDir() {
 		return refuse(http.StatusBadRequest, "MOVE of a collection has infinite depth") // RFC 4918, section 9.9.2
 	}
-	return h.transfer(w, rq, func(dst string, overwrite bool) error {
-		return h.tree.Move(rq.at().Name(), dst, overwrite)
+	return h.transfer(w, rq, func(overwrite bool) error {
+		return h.tree.MoveSeen(rq.sight, rq.dstSight, overwrite)
 	})
 }
 
 // transfer is what COPY and MOVE have in common: all that can be refused is
 // refused before anything is touched.
-func (h *Handler) transfer(w http.ResponseWriter, rq *request, do func(dst string, overwrite bool) error) error {
+func (h *Handler) transfer(w http.ResponseWriter, rq *request, do func(overwrite bool) error) error {
 	overwrite, err := parseOverwrite(rq.Header)
 	if err != nil {
 		return err
@@ -141,22 +155,23 @@ func (h *Handler) transfer(w http.ResponseWriter, rq *request, do func(dst strin
 	if rq.dstSlash && !rq.info.IsDir() && (rq.dstInfo == nil || !rq.dstInfo.IsDir()) {
 		return refuse(http.StatusConflict, "the destination names a collection, the source is none")
 	}
-	release, err := h.hold(rq, rq.real, rq.dstReal)
+	err = h.settle(rq, func() error {
+		if err := mustExist(rq); err != nil {
+			return err
+		}
+		if rq.dstInfo != nil && !overwrite {
+			return &protocolError{status: http.StatusPreconditionFailed, err: syscall.EEXIST} // RFC 4918, section 10.6
+		}
+		if err := do(overwrite); err != nil {
+			return err
+		}
+		h.note(rq, h.forgetLocks(rq, rq.dstInfo))
+		h.setOCMtime(w, rq, rq.dstAt())
+		return nil
+	}, rq.real, rq.dstReal)
 	if err != nil {
 		return err
 	}
-	defer release()
-	if err := mustExist(rq); err != nil {
-		return err
-	}
-	if rq.dstInfo != nil && !overwrite {
-		return &protocolError{status: http.StatusPreconditionFailed, err: syscall.EEXIST} // RFC 4918, section 10.6
-	}
-	if err := do(rq.dstAt().Name(), overwrite); err != nil {
-		return err
-	}
-	h.note(rq, h.forgetLocks(rq, rq.dstInfo))
-	h.setOCMtime(w, rq, rq.dstAt())
 	writeDone(w, rq.dstInfo != nil)
 	return nil
 }
@@ -183,13 +198,14 @@ func (h *Handler) readDestination(rq *request) error {
 	if h.refuseLinks(inShare) != nil {
 		return refuse(http.StatusForbidden, "a hidden symlink is on the way to the destination")
 	}
-	rq.dst, rq.dstReal, rq.dstSlash = inShare, h.real(inShare, false), slash
-	if rq.permit.limited() {
-		if rq.dstReal, err = h.resolve(inShare, false); err != nil {
-			return err
-		}
+	rq.dst, rq.dstSlash = inShare, slash
+	if !rq.permit.limited() {
+		return h.seeDst(rq)
 	}
-	if rq.dstInfo, err = look(h.tree, rq.dstAt()); err != nil {
+	if rq.dstReal, err = h.resolve(inShare, false); err != nil {
+		return err
+	}
+	if rq.dstInfo, err = look(h.tree, rq.dstReal); err != nil {
 		return err
 	}
 	return rq.authoriseDestination()

@@ -1,6 +1,7 @@
 package davfs
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"syscall"
@@ -18,7 +19,9 @@ type request struct {
 	front front
 	ifs   ifHeader
 	user  string
-	info  *overlay.Info // what is there; nil for nothing. hold looks again
+	info  *overlay.Info // what is there; nil for nothing. hold and settle look again
+	sight overlay.Sight // of real, as the change is to find it
+	file  *overlay.File // of a GET, what info tells of, open; nil when it was only looked at
 
 	// bounded is the body as far as there is room for it, from hasRoom. Body
 	// itself stays: the server looks at it to learn whether the client waits for
@@ -33,6 +36,7 @@ type request struct {
 	dstReal  Path
 	dstSlash bool
 	dstInfo  *overlay.Info
+	dstSight overlay.Sight
 }
 
 // at is the path by which the tree is asked: the one that the client wrote, or,
@@ -77,16 +81,18 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 	if rq.permit.closed(p) {
 		return rq, rq.authoriseClosed()
 	}
+	if err := h.refuseLinks(p); err != nil {
+		return nil, err
+	}
 	switch {
 	case rq.permit.limited():
 		if rq.real, err = h.resolve(p, m.follows); err != nil {
 			return nil, err
 		}
 	case m.changes:
-		rq.real = h.real(p, m.follows)
-	}
-	if err := h.refuseLinks(p); err != nil {
-		return nil, err
+		if err = h.see(rq); err != nil {
+			return nil, err
+		}
 	}
 	if rq.front, err = h.opts.Site.front(r, h.policy); err != nil {
 		return nil, err
@@ -94,22 +100,41 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 	if rq.ifs, err = parseIf(r.Header); err != nil {
 		return nil, err
 	}
-	if rq.info, err = h.lookFor(rq); err != nil {
+	if rq.permit.limited() || !m.changes {
+		if rq.info, err = h.lookFor(rq); err != nil {
+			return nil, err
+		}
+	}
+	if err := h.admit(w, rq); err != nil {
+		rq.done()
 		return nil, err
-	}
-	if err := rq.authorise(); err != nil {
-		return nil, err
-	}
-	if err := h.mayMake(rq); err != nil {
-		return nil, err
-	}
-	if err := h.preconditions(rq); err != nil {
-		return nil, h.explain(w, rq, err)
-	}
-	if r.Method == "PUT" || r.Method == "PATCH" {
-		return rq, h.tokens(rq) // before the body is read; the others look once, in hold
 	}
 	return rq, nil
+}
+
+// admit refuses what rights, names, preconditions or locks forbid of what was
+// found.
+func (h *Handler) admit(w http.ResponseWriter, rq *request) error {
+	if err := rq.authorise(); err != nil {
+		return err
+	}
+	if err := h.mayMake(rq); err != nil {
+		return err
+	}
+	if err := h.preconditions(rq); err != nil {
+		return h.explain(w, rq, err)
+	}
+	if rq.Method == "PUT" || rq.Method == "PATCH" {
+		return h.tokens(rq) // before the body is read; the others look once, in hold
+	}
+	return nil
+}
+
+// done lets go of what the guard opened.
+func (rq *request) done() {
+	if rq.file != nil {
+		_ = rq.file.Close() // it was only read
+	}
 }
 
 // refuseLinks answers 404 to a path through a symlink, if they are hidden.
@@ -154,6 +179,9 @@ func (h *Handler) mayMake(rq *request) error {
 // preconditions holds the conditional headers (RFC 9110, section 13) and the
 // If header (RFC 4918, section 10.4) against what is there now.
 func (h *Handler) preconditions(rq *request) error {
+	if len(rq.ifs.lists) == 0 && !hasConditions(rq.Header) {
+		return nil
+	}
 	switch checkConditions(rq.Method, rq.Header, time.Now(), rq.representation()) {
 	case notModified:
 		return &protocolError{status: http.StatusNotModified}
@@ -236,11 +264,7 @@ func (h *Handler) stateOf(rq *request) func(Path) (ifState, error) {
 // locks. Nothing that would change them happens until release. The paths are
 // without symlinks.
 func (h *Handler) hold(rq *request, paths ...Path) (release func(), err error) {
-	names := make([]string, len(paths))
-	for i, p := range paths {
-		names[i] = p.Name()
-	}
-	unlock := h.fs.names.lock(names...)
+	unlock := h.lockNames(paths)
 	defer func() {
 		if err != nil {
 			unlock()
@@ -249,13 +273,121 @@ func (h *Handler) hold(rq *request, paths ...Path) (release func(), err error) {
 	if err = h.lookAgain(rq, len(paths) > 1); err != nil {
 		return nil, err
 	}
-	if err = h.preconditions(rq); err != nil {
-		return nil, err
-	}
-	if err = h.tokens(rq); err != nil {
+	if err = h.allowed(rq); err != nil {
 		return nil, err
 	}
 	return unlock, nil
+}
+
+func (h *Handler) lockNames(paths []Path) (unlock func()) {
+	names := make([]string, len(paths))
+	for i, p := range paths {
+		names[i] = p.Name()
+	}
+	return h.fs.names.lock(names...)
+}
+
+// allowed holds preconditions and locks against what rq has seen.
+func (h *Handler) allowed(rq *request) error {
+	if err := h.preconditions(rq); err != nil {
+		return err
+	}
+	return h.tokens(rq)
+}
+
+// maxLooks bounds how often somebody who changes the tree without us may come
+// between a look and the change that depends on it.
+const maxLooks = 16
+
+// settle is hold for a change that the tree itself makes on condition that what
+// the request saw is still there: then nobody need look again. Where it is not,
+// change answers overlay.ErrChanged, having done nothing; then settle looks,
+// and decides anew.
+func (h *Handler) settle(rq *request, change func() error, paths ...Path) error {
+	defer h.lockNames(paths)()
+	// Rights are to more than what was seen, and COPY makes no such condition.
+	look := rq.permit.limited() || rq.Method == "COPY"
+	for range maxLooks {
+		if look {
+			if err := h.seeAgain(rq, len(paths) > 1); err != nil {
+				return err
+			}
+		}
+		if err := h.allowed(rq); err != nil {
+			return err
+		}
+		if err := change(); !errors.Is(err, overlay.ErrChanged) {
+			return err
+		}
+		look = true
+	}
+	return syscall.ESTALE
+}
+
+// see looks at what the request names, and where it is: once for the locks, for
+// the preconditions and for the change.
+func (h *Handler) see(rq *request) (err error) {
+	if rq.sight, err = h.tree.Look(rq.path.Name(), rq.follows); err == nil {
+		rq.real, rq.info = treePath(rq.sight.Path), rq.sight.Shown
+	}
+	return err
+}
+
+// seeDst is see for the destination.
+func (h *Handler) seeDst(rq *request) (err error) {
+	if rq.dstSight, err = h.tree.Look(rq.dst.Name(), false); err == nil {
+		rq.dstReal, rq.dstInfo = treePath(rq.dstSight.Path), rq.dstSight.Shown
+	}
+	return err
+}
+
+// seeAgain looks again at what the request names, and at where it leads.
+// Errors: ESTALE when that is elsewhere than what is held.
+//
+// Preconditions: the names are held.
+func (h *Handler) seeAgain(rq *request, twoNames bool) error {
+	real, dstReal := rq.real, rq.dstReal
+	if rq.permit.limited() {
+		if err := h.lookAgain(rq, twoNames); err != nil {
+			return err
+		}
+		return h.seeHeld(rq, twoNames)
+	}
+	if err := h.see(rq); err != nil {
+		return err
+	}
+	if twoNames {
+		if err := h.seeDst(rq); err != nil {
+			return err
+		}
+	}
+	if rq.real != real || rq.dstReal != dstReal {
+		return syscall.ESTALE
+	}
+	return nil
+}
+
+// seeHeld looks at the paths that are held, for whom they were told by
+// lookAgain: what the change replaces is then what the rights were looked at.
+func (h *Handler) seeHeld(rq *request, twoNames bool) (err error) {
+	if rq.sight, err = h.seeAt(rq.real, &rq.info); err == nil && twoNames {
+		rq.dstSight, err = h.seeAt(rq.dstReal, &rq.dstInfo)
+	}
+	return err
+}
+
+// seeAt looks at a path without symlinks, at which info was found.
+func (h *Handler) seeAt(real Path, info **overlay.Info) (overlay.Sight, error) {
+	sight, err := h.tree.Look(real.Name(), false)
+	switch {
+	case err != nil:
+		return sight, err
+	case sight.Path != real.Name(), sight.Here == nil && *info != nil && !isSymlink(*info):
+		return sight, syscall.ESTALE
+	case sight.Here != nil && !isSymlink(sight.Here):
+		*info = sight.Here
+	}
+	return sight, nil
 }
 
 // lookAgain looks what is there and what the user may do to it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"sync/atomic"
 
 	"overdav/overlay"
 )
@@ -24,7 +25,8 @@ type Options struct {
 	// User says who makes a request; locks are bound to it. Nil means that
 	// all are one.
 	User func(*http.Request) string
-	// ReadOnly refuses every method that changes something.
+	// ReadOnly refuses every method that changes something. A tree that cannot
+	// be changed is read-only in any case.
 	ReadOnly bool
 	// Access says what whoever makes a request may do. Nil, or a nil Access,
 	// means everything.
@@ -63,13 +65,15 @@ type Options struct {
 // Handler serves a tree as WebDAV. It is an http.Handler, to be mounted
 // without a http.ServeMux in front, which redirects paths.
 type Handler struct {
-	fs     *FileSystem
-	tree   *overlay.FS
-	opts   Options
-	share  Path
-	others Prefixes
-	policy namePolicy
-	locks  *Locks
+	fs      *FileSystem
+	tree    *overlay.FS
+	opts    Options
+	share   Path
+	others  Prefixes
+	policy  namePolicy
+	locks   *Locks
+	ample   atomic.Pointer[ample] // of the room, nil where it is not
+	queries queries
 	// parents answers above the share.
 	parents *Parents
 }
@@ -86,6 +90,7 @@ func NewHandler(fs *FileSystem, o Options) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.ReadOnly = o.ReadOnly || fs.tree.ReadOnly() // whatever is said, it cannot be changed
 	others = slices.DeleteFunc(others, func(p Path) bool { return !share.Contains(p) })
 	h := &Handler{fs: fs, tree: fs.tree, opts: o, share: share, others: others, policy: policy, locks: o.Locks}
 	if h.locks == nil {
@@ -152,13 +157,16 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodOptions && r.URL.Path == "*" {
 		return h.options(w, &request{Request: r, permit: h.permit(r)})
 	}
-	if p, _, err := requestPath(r, h.policy); err == nil && h.parents.has(p) {
-		return h.parents.serve(w, r)
-	}
 	rq, err := h.guard(w, r, m)
+	if err == errOutsideShare {
+		if p, _, err := requestPath(r, h.policy); err == nil && h.parents.has(p) {
+			return h.parents.serve(w, r)
+		}
+	}
 	if err != nil {
 		return err
 	}
+	defer rq.done()
 	return m.serve(h, w, rq)
 }
 

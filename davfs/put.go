@@ -69,7 +69,7 @@ func (h *Handler) canWrite(rq *request) error {
 
 // upload stages a file, lets fill write it, and puts it in place.
 func (h *Handler) upload(w http.ResponseWriter, rq *request, fill func(*upload) error) error {
-	u, err := h.fs.newUpload(rq.at().Name(), 0o666)
+	u, err := h.stage(rq)
 	if err != nil {
 		return err
 	}
@@ -84,28 +84,44 @@ func (h *Handler) upload(w http.ResponseWriter, rq *request, fill func(*upload) 
 	if setMtime = setMtime && err == nil; setMtime {
 		u.staged.SetModTime(mtime)
 	}
-	release, err := h.hold(rq, rq.real)
+	if u.staged.Path() != rq.real.Name() {
+		return syscall.ESTALE // it was staged where a link led meanwhile
+	}
+	err = h.settle(rq, func() error {
+		if err := h.canWrite(rq); err != nil {
+			return err
+		}
+		if u.replaces != nil && !u.replaces(rq.info) {
+			return syscall.ESTALE // somebody was faster: what was copied is not what is there
+		}
+		if err := u.commitOver(rq.sight); err != nil {
+			return err
+		}
+		h.keepSums(rq.real, u)
+		return nil
+	}, rq.real)
 	if err != nil {
 		return err
 	}
-	defer release()
-	if err := h.canWrite(rq); err != nil {
-		return err
-	}
-	if rq.permit.limited() && u.staged.Path() != rq.real.Name() {
-		return syscall.ESTALE // it was staged where a link led meanwhile
-	}
-	if u.replaces != nil && !u.replaces(rq.info) {
-		return syscall.ESTALE // somebody was faster: what was copied is not what is there
-	}
-	existed := rq.info != nil
-	if err := u.commit(); err != nil {
-		return err
-	}
-	h.keepSums(rq.at(), u)
-	answerUpload(w, u, existed, setMtime)
+	answerUpload(w, u, rq.info != nil, setMtime)
 	return nil
 }
+
+// stage begins an upload to what the request names.
+func (h *Handler) stage(rq *request) (*upload, error) {
+	if rq.permit.limited() {
+		return h.fs.newUpload(rq.real.Name(), newFile)
+	}
+	staged, err := h.tree.StageSeen(rq.sight, newFile)
+	if err != nil {
+		return nil, err
+	}
+	return &upload{fs: h.fs, name: rq.real.Name(), staged: staged}, nil
+}
+
+// newFile are the permissions of new files, from which the system takes those
+// of umask(2).
+const newFile = 0o666
 
 // bodyError tells a client that broke off, or sent what is no message, from a
 // disk that refused.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"syscall"
+	"time"
 )
 
 // A Reserve is what uploads and copies leave free in the upper's file system,
@@ -39,23 +40,48 @@ func (r Reserve) left(total, available, inodes, freeInodes uint64) (int64, error
 // Errors: EDQUOT when the quota leaves less than want or nothing; ENOSPC when
 // the disk leaves nothing.
 func (h *Handler) room(want int64) (int64, error) {
-	left := int64(math.MaxInt64)
 	limit, used, ok, err := h.tree.Quota(want)
 	if err != nil {
 		return 0, err
 	}
+	left := limit - used
+	if ok && (left <= 0 || left < want) {
+		return 0, syscall.EDQUOT
+	}
+	free, err := h.diskRoom()
 	if ok {
-		if left = limit - used; left <= 0 || left < want {
-			return 0, syscall.EDQUOT
-		}
+		free = min(free, left)
+	}
+	return free, err
+}
+
+// diskRoom is what the disk has room for.
+// Errors: ENOSPC when there is none.
+func (h *Handler) diskRoom() (int64, error) {
+	if known := h.ample.Load(); known != nil && time.Since(known.at) < ampleFor {
+		return known.room, nil
 	}
 	space, err := h.tree.Space()
 	if err != nil {
-		return left, nil // without knowing the room, the write will tell
+		return math.MaxInt64, nil // without knowing the room, the write will tell
 	}
-	free, err := h.opts.Reserve.left(space.Total, space.Available, space.Inodes, space.FreeInodes)
-	return min(left, free), err
+	room, err := h.opts.Reserve.left(space.Total, space.Available, space.Inodes, space.FreeInodes)
+	if err == nil && room >= ampleRoom {
+		h.ample.Store(&ample{time.Now(), room})
+	}
+	return room, err
 }
+
+// An ample room is not asked for again in the time in which nobody fills it.
+type ample struct {
+	at   time.Time
+	room int64
+}
+
+const (
+	ampleRoom = 4 << 30
+	ampleFor  = 100 * time.Millisecond
+)
 
 // hasRoom refuses an upload that says it is larger than what may be written. It
 // is asked before the body is staged: afterwards the body itself is what fills.

@@ -109,7 +109,7 @@ func snapshot(t *testing.T, dir string) string {
 	return b.String()
 }
 
-func mustDo(t *testing.T, err error) {
+func mustDo(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

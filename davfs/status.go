@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 	"syscall"
+
+	"overdav/overlay"
 )
 
 // A protocolError is an answer that a handler has decided on: a status, and
@@ -76,6 +78,7 @@ var statuses = []struct {
 	{"", syscall.ETXTBSY, http.StatusConflict},
 	{"", syscall.ENOTEMPTY, http.StatusConflict},
 	{"", syscall.ESTALE, http.StatusConflict},
+	{"", overlay.ErrChanged, http.StatusConflict},        // somebody changes the tree without us
 	{"", syscall.ENOSPC, http.StatusInsufficientStorage}, // RFC 4918, section 11.5
 	{"", syscall.EDQUOT, http.StatusInsufficientStorage},
 	{"", syscall.E2BIG, http.StatusInsufficientStorage},  // an attribute too large

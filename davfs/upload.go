@@ -182,9 +182,24 @@ func (u *upload) Close() error {
 // commit makes the upload the file name, in one step.
 //
 // Preconditions: u.name is locked.
-func (u *upload) commit() error {
+func (u *upload) commit() error { return u.committedBy(u.staged.Commit()) }
+
+// commitOver is commit over what was seen.
+// Errors: overlay.ErrChanged when something else is there; then it can be
+// called again.
+//
+// Preconditions: u.name is locked.
+func (u *upload) commitOver(seen overlay.Sight) error {
+	info, err := u.staged.CommitOver(seen)
+	if errors.Is(err, overlay.ErrChanged) {
+		return err
+	}
+	return u.committedBy(info, err)
+}
+
+// committedBy does what is left to do after the commit that answered so.
+func (u *upload) committedBy(info *overlay.Info, err error) error {
 	u.done = true
-	info, err := u.staged.Commit()
 	if err != nil {
 		return err
 	}
@@ -193,6 +208,9 @@ func (u *upload) commit() error {
 		if err := u.copyAttributes(); err != nil {
 			return err
 		}
+	}
+	if len(u.patches) == 0 {
+		return nil
 	}
 	return patchDeadProps(u.fs.tree, u.name, u.patches)
 }

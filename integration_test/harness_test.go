@@ -140,6 +140,7 @@ type server struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	base   string // http://127.0.0.1:port
+	client *http.Client
 	said   string // on standard output, before it served
 	stderr lockedBuffer
 	ended  chan struct{} // closed when cmd has been waited for
@@ -202,7 +203,7 @@ func serve(t *testing.T, args ...string) *server {
 // startServer starts cmd and waits until it serves.
 func startServer(t *testing.T, cmd *exec.Cmd) *server {
 	t.Helper()
-	s := &server{t: t, cmd: cmd, ended: make(chan struct{})}
+	s := &server{t: t, cmd: cmd, client: http.DefaultClient, ended: make(chan struct{})}
 	cmd.Stderr = &s.stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -340,7 +341,7 @@ func (s *server) do(method, name, body string, headers ...string) (int, string) 
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := s.client.Do(req)
 	if err != nil {
 		s.t.Fatalf("%s %s: %v\n%s", method, name, err, s.stderr.String())
 	}

@@ -2,7 +2,6 @@ package integration_test
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -179,12 +178,7 @@ func TestUnixSocket(t *testing.T) {
 	_, args := newShare(t)
 	socket := filepath.Join(openDir(t), "s")
 	s := serve(t, append(args, "--listen", "unix:"+socket)...)
-	client := &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		},
-	}}
-	defer client.CloseIdleConnections()
+	client := unixClient(t, socket)
 	resp, err := client.Get("http://files.example.org/a")
 	if err != nil {
 		t.Fatal(err)

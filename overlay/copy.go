@@ -100,7 +100,7 @@ func (fsys *FS) stageIn(parent, name string) (*temp, error) {
 	if err != nil {
 		return nil, t.end(err)
 	}
-	temp, err := fsys.staging.newNamed(p.dir.upper)
+	temp, err := fsys.staging.newNamed(p.dir)
 	if err != nil {
 		return nil, t.end(err)
 	}

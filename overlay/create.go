@@ -33,7 +33,7 @@ func (fsys *FS) mkdir(name string, perm fs.FileMode) error {
 	if !fsys.isNewOpaque(p, here) {
 		return t.end(upper.Mkdir(p.name, at.Perm(perm)))
 	}
-	temp, err := fsys.staging.newNamed(upper)
+	temp, err := fsys.staging.newNamed(p.dir)
 	if err != nil {
 		return t.end(err)
 	}
@@ -95,7 +95,7 @@ func (fsys *FS) symlink(target, name string) error {
 	if here == absent {
 		return t.end(upper.Symlink(target, p.name))
 	}
-	temp, err := fsys.staging.newNamed(upper)
+	temp, err := fsys.staging.newNamed(p.dir)
 	if err != nil {
 		return t.end(err)
 	}

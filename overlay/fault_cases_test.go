@@ -103,7 +103,7 @@ func onTwo(method, from string, src object, to string, dst object, op func(fsys 
 
 // faultCases are the operations that TestEveryFault disturbs.
 func faultCases() []faultCase {
-	return slices.Concat(attributeFaults(), singleFaults(), writeFaults(), renameFaults(), moveFaults(), copyFaults(), metacopyFaults())
+	return slices.Concat(attributeFaults(), singleFaults(), writeFaults(), renameFaults(), moveFaults(), seenFaults(), copyFaults(), metacopyFaults())
 }
 
 var someTime = time.Unix(77, 5)
@@ -342,6 +342,61 @@ func moveFaults() (cases []faultCase) {
 	return cases
 }
 
+// seenFaults are the changes on condition of what was seen.
+func seenFaults() (cases []faultCase) {
+	for _, name := range []string{"absent", "whitedOut", "lowerOnly file", "covering file", "lowerOnly symlink", "merged full directory"} {
+		put := onObject("StageSeen", "m", objectNamed(name), stageSeen)
+		put.methods = append(put.methods, "Staged.CommitOver")
+		cases = append(cases, put, onObject("RemoveSeen", "m", objectNamed(name), removeSeen))
+	}
+	for _, src := range []string{"lowerOnly file", "covering file", "merged full directory"} {
+		for _, dst := range []string{"absent", "pureUpper file", "merged full directory"} {
+			cases = append(cases, onTwo("MoveSeen", "m", objectNamed(src), "m", objectNamed(dst), moveSeen))
+		}
+	}
+	return cases
+}
+
+// untilSeen looks and changes until both meet the same.
+func untilSeen(fsys *overlay.FS, change func(sights []overlay.Sight) error, names ...string) error {
+	for {
+		var sights []overlay.Sight
+		for _, name := range names {
+			s, err := fsys.Look(name, false)
+			if err != nil {
+				return err
+			}
+			sights = append(sights, s)
+		}
+		if err := change(sights); !errors.Is(err, overlay.ErrChanged) {
+			return err
+		}
+	}
+}
+
+func stageSeen(fsys *overlay.FS, name string) error {
+	return untilSeen(fsys, func(sights []overlay.Sight) error {
+		s, err := fsys.StageSeen(sights[0], 0o640)
+		if err != nil {
+			return err
+		}
+		defer s.Abort()
+		if _, err := s.Write([]byte("staged")); err != nil {
+			return err
+		}
+		_, err = s.CommitOver(sights[0])
+		return err
+	}, name)
+}
+
+func removeSeen(fsys *overlay.FS, name string) error {
+	return untilSeen(fsys, func(sights []overlay.Sight) error { return fsys.RemoveSeen(sights[0]) }, name)
+}
+
+func moveSeen(fsys *overlay.FS, src, dst string) error {
+	return untilSeen(fsys, func(sights []overlay.Sight) error { return fsys.MoveSeen(sights[0], sights[1], true) }, src, dst)
+}
+
 func copyFaults() (cases []faultCase) {
 	cp := func(o overlay.CopyOptions) func(fsys *overlay.FS, src, dst string) error {
 		return func(fsys *overlay.FS, src, dst string) error { return fsys.Copy(src, dst, o) }
@@ -359,10 +414,10 @@ func copyFaults() (cases []faultCase) {
 
 // readers are the methods that change nothing.
 var readers = []string{
-	"FS.Check", "FS.FS", "FS.Getxattr", "FS.Layers", "FS.Listxattr", "FS.Lstat", "FS.Metacopy", "FS.Namespace", "FS.Open", "FS.ReadDir",
+	"FS.Check", "FS.FS", "FS.Getxattr", "FS.GetxattrAt", "FS.Layers", "FS.Listxattr", "FS.Locate", "FS.Look", "FS.Lstat", "FS.Metacopy", "FS.Namespace", "FS.Open", "FS.ReadDir",
 	"FS.ReadOnly", "FS.Readlink", "FS.Redirects", "FS.Resolve", "FS.Space", "FS.Stat", "FS.State",
-	"File.Info", "File.Infos", "File.MemberXattr", "File.Name", "File.Read", "File.ReadAt", "File.ReadDir", "File.Seek", "File.Stat", "File.SyscallConn",
-	"Staged.ReadAt", "Staged.Stat",
+	"File.Info", "File.Infos", "File.MemberXattr", "File.Name", "File.Opened", "File.Path", "File.Read", "File.ReadAt", "File.ReadDir", "File.ReadInfos", "File.Seek", "File.Stat", "File.SyscallConn",
+	"Staged.Path", "Staged.ReadAt", "Staged.Stat",
 }
 
 // TestEveryFaultKnowsEveryMethod fails for a method that nobody has thought of.

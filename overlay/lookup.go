@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"overdav/overlay/internal/at"
@@ -65,6 +66,8 @@ type dir struct {
 
 	cache *dirCache // that it belongs to, with node; else nil
 	node  *dirNode
+
+	legacy atomic.Pointer[legacy] // of passesOn, of a directory in the cache alone
 }
 
 func (d *dir) close() {
@@ -139,14 +142,6 @@ type entry struct {
 }
 
 func (e *entry) exists() bool { return e.inUpper || e.inLower }
-
-// stat tells of the object that the merged tree shows.
-func (e *entry) stat() *at.Stat {
-	if e.inUpper {
-		return &e.upper
-	}
-	return &e.lower
-}
 
 func (e *entry) isDir() bool { return e.dir != nil }
 

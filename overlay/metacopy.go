@@ -174,7 +174,6 @@ func (f *File) openBelow(p place, found *found) (err error) {
 		f.limit = found.st.Size
 	}
 	f.below = true
-	f.info.tag = f.fsys.tagOf(found)
 	return nil
 }
 

@@ -21,9 +21,21 @@ func (fsys *FS) Move(src, dst string, overwrite bool) error {
 	return linkError("move", src, dst, fsys.move(src, dst, overwrite))
 }
 
+// MoveSeen is Move of what was seen at src to where dst was seen.
+// Errors: ErrChanged when either is something else now.
+func (fsys *FS) MoveSeen(src, dst Sight, overwrite bool) error {
+	r := renaming{fsys: fsys, replace: overwrite, distinct: true, sawOld: &src, sawNew: &dst}
+	return linkError("move", src.Path, dst.Path, r.moveUntilDone(src.Path, dst.Path))
+}
+
 func (fsys *FS) move(src, dst string, overwrite bool) error {
-	return fsys.untilRenamed(func(exclusive, full bool) (string, error) {
-		return fsys.tryMove(src, dst, overwrite, full, exclusive)
+	return renaming{fsys: fsys, replace: overwrite, distinct: true}.moveUntilDone(src, dst)
+}
+
+func (r renaming) moveUntilDone(src, dst string) error {
+	isDir := r.sawOld.isDir() || r.sawNew.isDir()
+	return r.fsys.untilRenamed(func(exclusive, full bool) (string, error) {
+		return r.tryMove(src, dst, full, exclusive || isDir)
 	})
 }
 
@@ -31,26 +43,23 @@ func (fsys *FS) move(src, dst string, overwrite bool) error {
 var errInTheWay = errors.New("something that rename does not replace is in the way")
 
 // tryMove moves once. full says that the destination may be anything.
-func (fsys *FS) tryMove(src, dst string, overwrite, full, exclusive bool) (path string, err error) {
+func (r renaming) tryMove(src, dst string, full, exclusive bool) (path string, err error) {
 	if !full {
-		path, err = fsys.tryRename(src, dst, overwrite, exclusive, true)
-		if err == errInTheWay && !overwrite {
+		path, err = r.try(src, dst, exclusive)
+		if err == errInTheWay && !r.replace {
 			err = syscall.EEXIST
 		}
-		if overwrite && (errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR)) {
+		if r.replace && (errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR)) {
 			return path, errInTheWay
 		}
 		return path, err
 	}
-	t, err := fsys.changeTree()
+	t, err := r.fsys.changeTree()
 	if err != nil {
 		return "", err
 	}
-	r := renaming{fsys: fsys, t: t, replace: true, full: true, distinct: true}
-	if r.from, err = t.walk(src, false); err != nil {
-		return "", t.end(err)
-	}
-	if r.to, err = t.walk(dst, false); err != nil {
+	r.full = true
+	if err := r.begin(t, src, dst); err != nil {
 		return "", t.end(err)
 	}
 	path = r.from.path()
@@ -140,7 +149,7 @@ func (r *renaming) makePlaceholder(holder *temp) (note moveNote, err error) {
 
 // moveOverPlaceholder renames the source over the placeholder.
 func (r *renaming) moveOverPlaceholder() error {
-	r.full = false
+	r.full, r.sawNew = false, nil // the placeholder is there now
 	if err := r.look(); err != nil {
 		return err
 	}

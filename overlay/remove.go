@@ -26,42 +26,75 @@ func (fsys *FS) RemoveAll(name string) error {
 	return pathError("removeall", name, err)
 }
 
-func (fsys *FS) remove(name string, all bool) error {
-	err := fsys.removeOne(name, all, false)
+// RemoveSeen is RemoveAll of what was seen.
+// Errors: ErrChanged when it is something else now.
+func (fsys *FS) RemoveSeen(seen Sight) error {
+	err := fsys.tryRemove(seen.Path, &seen, true, seen.isDir())
 	if err == errIsTree {
-		err = fsys.removeOne(name, all, true)
+		err = ErrChanged
+	}
+	return pathError("removeall", seen.Path, err)
+}
+
+func (fsys *FS) remove(name string, all bool) error {
+	err := fsys.tryRemove(name, nil, all, false)
+	if err == errIsTree {
+		err = fsys.tryRemove(name, nil, all, true)
 	}
 	return err
 }
 
-// removeOne removes what name shows.
+// tryRemove removes what name shows, if seen is nil or still true.
 // Errors: errIsTree for a directory, which needs the tree for itself.
-func (fsys *FS) removeOne(name string, all, exclusive bool) error {
+func (fsys *FS) tryRemove(name string, seen *Sight, all, exclusive bool) error {
 	t, err := fsys.begin(exclusive)
 	if err != nil {
 		return err
 	}
-	p, err := t.walk(name, false)
+	p, err := t.walkSeen(name, seen)
 	if err == nil && p.isRoot() {
 		err = syscall.EBUSY
 	}
 	if err != nil {
 		return t.end(err)
 	}
-	e, _, err := t.lookup(p)
+	if p.dir.upper != nil {
+		t.lock(p.dir.path) // what is looked up is then removed without another look
+	}
+	e, here, err := t.lookup(p)
+	if err == nil {
+		err = seen.stillEntry(e)
+	}
 	if err == nil {
 		err = fsys.refuseRemoval(p, e, all)
 	}
 	if err == nil && e.isDir() && !exclusive {
 		return t.endFor(errIsTree)
 	}
-	if err == nil {
-		err = t.raise(&p)
+	if err == nil && p.dir.upper == nil {
+		e, here, err = t.raiseToRemove(&p)
 	}
 	if err != nil {
 		return t.end(err)
 	}
-	return t.end(fsys.removeLocked(t, p))
+	return t.end(fsys.removeLocked(t, p, e, here))
+}
+
+// raiseToRemove copies the directory of p up and looks again.
+func (t *txn) raiseToRemove(p *place) (e *entry, here presence, err error) {
+	if err := t.raise(p); err != nil {
+		return nil, absent, err
+	}
+	if e, here, err = t.lookup(*p); err != nil {
+		return nil, absent, err
+	}
+	switch {
+	case !e.exists():
+		err = syscall.ENOENT
+	case e.isDir() && !t.exclusive:
+		err = errIsTree // made since the file of that name was looked at
+	}
+	return e, here, err
 }
 
 // refuseRemoval refuses what cannot be removed, before anything is changed.
@@ -115,22 +148,19 @@ func (fsys *FS) refuseFull(d *dir) error {
 // A crash before the step leaves the whiteout, one after it the tree, to the
 // sweep.
 //
-// Preconditions: p.dir is in upper and its names are locked.
-func (fsys *FS) removeLocked(t *txn, p place) error {
-	e, here, err := t.lookup(p)
-	if err != nil {
-		return err
-	}
+// Preconditions: p.dir is in upper and its names are locked, e is what p shows,
+// and a directory has the tree for itself.
+func (fsys *FS) removeLocked(t *txn, p place, e *entry, here presence) error {
 	s, upper := fsys.staging, p.dir.upper
 	t.changed(upper)
-	if !e.exists() {
-		return syscall.ENOENT
-	}
-	if e.isDir() && !t.exclusive {
-		return errIsTree // made since the file of that name was looked at
-	}
 	if !fsys.needsWhiteout(p.dir, p.name, here) {
 		return fsys.removePure(upper, p.name, e.isDir())
+	}
+	if !e.inUpper {
+		err := s.tmp.Link(sharedWhiteout, upper, p.name)
+		if !errors.Is(err, syscall.EMLINK) && !errors.Is(err, syscall.ENOENT) {
+			return err
+		} // else whiteout makes a fresh one
 	}
 	white, err := s.whiteout()
 	if err != nil {

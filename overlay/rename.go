@@ -37,7 +37,7 @@ var (
 
 func (fsys *FS) rename(oldname, newname string, replace bool) error {
 	return fsys.untilRenamed(func(exclusive, _ bool) (string, error) {
-		return fsys.tryRename(oldname, newname, replace, exclusive, false)
+		return renaming{fsys: fsys, replace: replace}.try(oldname, newname, exclusive)
 	})
 }
 
@@ -72,18 +72,14 @@ func (fsys *FS) untilRenamed(try func(exclusive, full bool) (path string, err er
 	return errRaced
 }
 
-// tryRename renames once. path is the merged path of what must be done first;
-// distinct refuses two names of one object.
-func (fsys *FS) tryRename(oldname, newname string, replace, exclusive, distinct bool) (path string, err error) {
-	t, err := fsys.begin(exclusive)
+// try renames once what r says. path is the merged path of what must be
+// done first.
+func (r renaming) try(oldname, newname string, exclusive bool) (path string, err error) {
+	t, err := r.fsys.begin(exclusive)
 	if err != nil {
 		return "", err
 	}
-	r := renaming{fsys: fsys, t: t, replace: replace, distinct: distinct}
-	if r.from, err = t.walk(oldname, false); err != nil {
-		return "", t.end(err)
-	}
-	if r.to, err = t.walk(newname, false); err != nil {
+	if err := r.begin(t, oldname, newname); err != nil {
 		return "", t.end(err)
 	}
 	path = r.from.path()
@@ -119,7 +115,27 @@ type renaming struct {
 	old, new *entry
 	oldIs    presence
 	newIs    presence
-	same     bool // both names are one object: nothing is to be done
+	same     bool   // both names are one object: nothing is to be done
+	locked   bool   // the names in both directories are
+	sawOld   *Sight // nil: nobody looked before
+	sawNew   *Sight
+}
+
+// begin walks to both names. Where both directories are in upper the names in
+// them are locked at once: what is looked up then is good for the rename.
+func (r *renaming) begin(t *txn, oldname, newname string) (err error) {
+	r.t = t
+	if r.from, err = t.walkSeen(oldname, r.sawOld); err != nil {
+		return err
+	}
+	if r.to, err = t.walkSeen(newname, r.sawNew); err != nil {
+		return err
+	}
+	if r.from.dir.upper != nil && r.to.dir.upper != nil {
+		t.lock(r.from.dir.path, r.to.dir.path)
+		r.locked = true
+	}
+	return nil
 }
 
 // look finds out what both names are and refuses what cannot be, before
@@ -133,6 +149,9 @@ func (r *renaming) look() error {
 	if r.old, r.oldIs, err = r.t.lookup(r.from); err != nil {
 		return err
 	}
+	if err = r.sawOld.stillEntry(r.old); err != nil {
+		return err
+	}
 	if !r.old.exists() {
 		return syscall.ENOENT
 	}
@@ -140,6 +159,9 @@ func (r *renaming) look() error {
 		return syscall.EINVAL
 	}
 	if r.new, r.newIs, err = r.t.lookup(r.to); err != nil {
+		return err
+	}
+	if err = r.sawNew.stillEntry(r.new); err != nil {
 		return err
 	}
 	if r.distinct && (from == to || inside(from, to)) {
@@ -194,22 +216,27 @@ func (r *renaming) refuseProtected() error {
 	if err := r.fsys.refuseInto(r.to.dir); err != nil {
 		return err
 	}
-	for p, e := range map[*place]*entry{&r.from: r.old, &r.to: r.new} {
-		if err := r.fsys.refuseProtected(e); err != nil {
-			return err
-		}
-		if e.inUpper && !e.isDir() {
-			if err := r.fsys.refuseMarked(&p.dir.upper.Dir, p.name); err != nil {
-				return err
-			}
-		}
+	if err := r.fsys.refuseProtectedAt(r.from, r.old); err != nil {
+		return err
 	}
-	return nil
+	return r.fsys.refuseProtectedAt(r.to, r.new)
+}
+
+// refuseProtectedAt refuses to change what chattr protects.
+func (fsys *FS) refuseProtectedAt(p place, e *entry) error {
+	err := fsys.refuseProtected(e)
+	if err == nil && e.inUpper && !e.isDir() {
+		err = fsys.refuseMarked(&p.dir.upper.Dir, p.name)
+	}
+	return err
 }
 
 // raise copies up both parents and locks the names in them, and then looks
 // again: somebody may have been there meanwhile.
 func (r *renaming) raise() error {
+	if r.locked {
+		return nil
+	}
 	if err := r.t.raiseUnlocked(&r.from); err != nil {
 		return err
 	}
@@ -217,6 +244,7 @@ func (r *renaming) raise() error {
 		return err
 	}
 	r.t.lock(r.from.dir.path, r.to.dir.path)
+	r.locked = true
 	if err := r.look(); err != nil {
 		return err
 	}

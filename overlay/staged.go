@@ -1,7 +1,6 @@
 package overlay
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"syscall"
@@ -20,6 +19,7 @@ type Staged struct {
 	path    string // merged, without symlinks
 	temp    *temp
 	modTime time.Time // zero: when it was written
+	old     *at.Stat  // of the file whose attributes the content has; nil for none
 	done    bool
 }
 
@@ -35,6 +35,26 @@ func (fsys *FS) Stage(name string, perm fs.FileMode) (*Staged, error) {
 	return s, nil
 }
 
+// StageSeen is Stage of what was seen.
+// Errors: ErrChanged when a symlink is on the way now.
+func (fsys *FS) StageSeen(seen Sight, perm fs.FileMode) (*Staged, error) {
+	t, err := fsys.change()
+	if err != nil {
+		return nil, pathError("stage", seen.Path, err)
+	}
+	p, err := t.walkTo(&seen)
+	if err != nil {
+		return nil, pathError("stage", seen.Path, t.end(err))
+	}
+	f, err := seen.found(p.dir)
+	s, err := fsys.stageAt(t, p, f, err, perm)
+	if err != nil {
+		return nil, pathError("stage", seen.Path, err)
+	}
+	s.name = seen.Path
+	return s, nil
+}
+
 func (fsys *FS) stage(name string, perm fs.FileMode) (*Staged, error) {
 	t, err := fsys.change()
 	if err != nil {
@@ -45,6 +65,18 @@ func (fsys *FS) stage(name string, perm fs.FileMode) (*Staged, error) {
 		return nil, t.end(err)
 	}
 	f, err := fsys.find(p.dir, p.name)
+	s, err := fsys.stageAt(t, p, f, err, perm)
+	if err != nil {
+		return nil, err
+	}
+	s.name = name
+	return s, nil
+}
+
+// stageAt stages what is to have the name p, where f is, or by lookErr nothing.
+// It ends the transaction.
+func (fsys *FS) stageAt(t *txn, p place, f found, lookErr error, perm fs.FileMode) (*Staged, error) {
+	err := lookErr
 	switch {
 	case err == syscall.ENOENT:
 		err = fsys.refuseInto(p.dir)
@@ -69,7 +101,7 @@ func (fsys *FS) stage(name string, perm fs.FileMode) (*Staged, error) {
 		temp.close()
 		return nil, err
 	}
-	return &Staged{fsys: fsys, name: name, path: p.path(), temp: temp}, nil
+	return &Staged{fsys: fsys, path: p.path(), temp: temp}, nil
 }
 
 // refuseReplace refuses to replace what chattr protects.
@@ -147,23 +179,30 @@ func (s *Staged) Stat() (*Info, error) {
 //  4. The directory is synced, if durability is full.
 //
 // Errors leave the old content. Whatever comes of it, the Staged is done.
-func (s *Staged) Commit() (*Info, error) {
+func (s *Staged) Commit() (*Info, error) { return s.commit(nil) }
+
+// CommitOver is Commit, if what is there is still what was seen.
+// Errors: ErrChanged when it is not; then the Staged is as it was, to be
+// committed over something else.
+func (s *Staged) CommitOver(seen Sight) (*Info, error) { return s.commit(&seen) }
+
+func (s *Staged) commit(seen *Sight) (info *Info, err error) {
 	if s.done {
 		return nil, pathError("commit", s.name, fs.ErrClosed)
 	}
-	defer s.Abort()
 	for range maxRaces {
-		err := s.tryCommit()
-		if err == errRaced {
-			continue
+		if err = s.tryCommit(seen); err != errRaced {
+			break
 		}
-		if err != nil {
-			return nil, pathError("commit", s.name, err)
-		}
-		info, err := s.committed()
-		return info, pathError("commit", s.name, err)
 	}
-	return nil, pathError("commit", s.name, errRaced)
+	if err == ErrChanged {
+		return nil, pathError("commit", s.name, err)
+	}
+	if err == nil {
+		info, err = s.committed()
+	}
+	s.Abort()
+	return info, pathError("commit", s.name, err)
 }
 
 // committed tells of the file.
@@ -181,80 +220,148 @@ func (s *Staged) Abort() {
 	}
 }
 
-func (s *Staged) tryCommit() error {
-	old, err := s.takeAttributes()
-	if err != nil {
-		return err
-	}
-	if !s.modTime.IsZero() {
-		if err := s.temp.file.SetTimes(time.Time{}, s.modTime); err != nil {
+// tryCommit is one attempt. What needs no sync takes its attributes and its
+// name under one lock; else the sync stands between, under none.
+func (s *Staged) tryCommit(seen *Sight) error {
+	fsys := s.fsys
+	if fsys.durability != DurabilityNone {
+		if err := s.prepare(seen); err != nil {
 			return err
 		}
 	}
-	if s.fsys.durability != DurabilityNone {
-		if err := s.temp.file.Sync(); err != nil {
-			return err
-		}
-	}
-	t, p, e, here, err := s.fsys.beginReplace(s.path)
+	t, err := fsys.change()
 	if err != nil {
 		return err
 	}
-	if err := s.unchanged(e, old); err != nil {
+	p, err := t.walk(s.path, false)
+	if err == nil {
+		err = t.raise(&p)
+	}
+	if err != nil {
 		return t.end(err)
 	}
-	return t.end(s.fsys.show(t, p, here, s.temp, e, false))
-}
-
-// unchanged says whether the file is still the one whose attributes were taken.
-func (s *Staged) unchanged(e *entry, old *at.Stat) error {
+	f, old, err := s.replaced(p, seen)
 	switch {
-	case e.isDir():
-		return syscall.EISDIR
-	case e.exists() != (old != nil):
-		return errRaced
-	case old != nil && (!e.stat().Same(old) || !e.stat().Ctime.Equal(old.Ctime)):
-		return errRaced
+	case err != nil:
+	case fsys.durability == DurabilityNone:
+		err = s.takeAttributes(p, f, old)
+	case !s.isTaken(old):
+		err = errRaced
 	}
-	return nil
+	if err != nil {
+		return t.end(err)
+	}
+	return t.end(s.show(t, p, f, old))
 }
 
-// takeAttributes gives the content the attributes of the file that is there;
-// nil when there is none.
-func (s *Staged) takeAttributes() (old *at.Stat, err error) {
-	err = s.fsys.see(s.path, false, func(p place, f found) error {
-		if f.st.IsDir() {
-			return syscall.EISDIR
-		}
-		if !f.st.IsRegular() {
-			return syscall.ENXIO // a link or a device took its place
-		}
-		old = &f.st
-		return s.fsys.inherit(f, p.name, s.temp.file)
-	})
-	if errors.Is(err, syscall.ENOENT) {
-		return nil, nil
+// prepare gives the content its attributes and syncs it.
+func (s *Staged) prepare(seen *Sight) error {
+	t, err := s.fsys.look()
+	if err != nil {
+		return err
 	}
-	return old, err
+	p, err := t.walk(s.path, false)
+	if err != nil {
+		return t.end(err)
+	}
+	f, old, err := s.replaced(p, seen)
+	if err == nil {
+		err = s.takeAttributes(p, f, old)
+	}
+	if err = t.end(err); err != nil {
+		return err
+	}
+	return s.temp.file.Sync()
+}
+
+// replaced finds what the content is about to replace; old is nil for nothing.
+func (s *Staged) replaced(p place, seen *Sight) (f found, old *at.Stat, err error) {
+	if p.isRoot() {
+		return f, nil, syscall.EISDIR
+	}
+	f, err = s.fsys.find(p.dir, p.name)
+	switch {
+	case err == syscall.ENOENT:
+		err = nil
+	case err != nil:
+		return f, nil, err
+	default:
+		old = &f.st
+	}
+	if err := seen.still(old, f.layer); err != nil {
+		return f, nil, err
+	}
+	if old != nil && old.IsDir() {
+		return f, nil, syscall.EISDIR
+	}
+	if old != nil && !old.IsRegular() {
+		return f, nil, syscall.ENXIO // a link or a device took its place
+	}
+	return f, old, nil
+}
+
+// takeAttributes gives the content the attributes of the file that it replaces,
+// and its time.
+func (s *Staged) takeAttributes(p place, f found, old *at.Stat) error {
+	s.old = nil
+	if old != nil {
+		if err := s.fsys.inherit(f, p.name, s.temp.file); err != nil {
+			return err
+		}
+		st := *old
+		s.old = &st
+	}
+	if s.modTime.IsZero() {
+		return nil
+	}
+	return s.temp.file.SetTimes(time.Time{}, s.modTime)
+}
+
+// isTaken says whether the content has the attributes of the file that is there
+// now.
+func (s *Staged) isTaken(now *at.Stat) bool {
+	if now == nil || s.old == nil {
+		return now == nil && s.old == nil
+	}
+	return now.Same(s.old) && now.Ctime.Equal(s.old.Ctime)
+}
+
+// show gives the content its name: a link where upper has none of it, a rename
+// over a file or a whiteout.
+//
+// Preconditions: the names in p.dir are locked.
+func (s *Staged) show(t *txn, p place, f found, old *at.Stat) error {
+	t.changed(p.dir.upper)
+	if f.white || old != nil && f.layer == 0 {
+		return s.temp.replace(p.dir.upper, p.name)
+	}
+	return s.temp.place(p.dir.upper, p.name)
 }
 
 // inherit gives new content the attributes of the regular file that it
 // replaces.
 func (fsys *FS) inherit(f found, name string, to *at.RWFile) error {
-	if _, err := chownAs(to, &f.st); err != nil {
+	var own at.Stat
+	if err := to.Stat(&own); err != nil {
 		return err
+	}
+	if own.UID != f.st.UID || own.GID != f.st.GID {
+		if _, err := chownAs(to, &f.st); err != nil {
+			return err
+		}
 	}
 	late, err := fsys.copyXattrs(f.at, name, to, true)
 	if err != nil {
 		return err
 	}
-	// An ACL inherited from the directory is not the old file's.
-	if err := to.Removexattr(aclAccess); err != nil &&
-		!errors.Is(err, syscall.ENODATA) && !errors.Is(err, syscall.EOPNOTSUPP) {
+	hadACL, err := dropACL(to)
+	if err != nil {
 		return err
 	}
-	if err := to.Chmod(withoutPrivileges(&f.st)); err != nil {
-		return err
+	if perm := withoutPrivileges(&f.st); hadACL || own.Mode&0o7777 != perm {
+		if err := to.Chmod(perm); err != nil {
+			return err
+		}
 	}
 	for _, attr := range late {
 		if err := to.Setxattr(attr.name, attr.value); err != nil {
@@ -264,22 +371,16 @@ func (fsys *FS) inherit(f found, name string, to *at.RWFile) error {
 	return nil
 }
 
-// beginReplace is beginCreate for a name that may exist.
-func (fsys *FS) beginReplace(name string) (t *txn, p place, e *entry, here presence, err error) {
-	if t, err = fsys.change(); err != nil {
-		return nil, p, nil, absent, err
+// dropACL takes from new content the ACL that it inherited from its directory,
+// which is not the old file's. To ask costs less than to remove what is not
+// there, which file systems write down.
+func dropACL(file *at.RWFile) (had bool, err error) {
+	switch _, err := file.Getxattr(aclAccess); err {
+	case nil:
+		return true, file.Removexattr(aclAccess)
+	case syscall.ENODATA, syscall.EOPNOTSUPP:
+		return false, nil
+	default:
+		return false, err
 	}
-	if p, err = t.walk(name, false); err == nil {
-		err = t.raise(&p)
-	}
-	if err == nil && p.isRoot() {
-		err = syscall.EISDIR
-	}
-	if err == nil {
-		e, here, err = t.lookup(p)
-	}
-	if err != nil {
-		return nil, p, nil, absent, t.end(err)
-	}
-	return t, p, e, here, nil
 }

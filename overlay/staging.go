@@ -292,7 +292,7 @@ func (s *staging) newFile(d *at.RWDir, perm uint32) (*temp, error) {
 	if !errors.Is(err, syscall.EOPNOTSUPP) && !errors.Is(err, syscall.EISDIR) {
 		return nil, err
 	}
-	t, err := s.newNamed(d)
+	t, err := s.newNamed(&dir{upper: d})
 	if err != nil {
 		return nil, err
 	}
@@ -306,40 +306,64 @@ func (s *staging) newFile(d *at.RWDir, perm uint32) (*temp, error) {
 // aclDefault is what the objects made in a directory inherit (acl(5)).
 const aclDefault = "system.posix_acl_default"
 
-// newNamed reserves a name in staging where what is made inherits from d as if
-// it were made there: in tmp itself or, where d passes on its group or an ACL,
-// in a directory of tmp that passes on the same.
-func (s *staging) newNamed(d *at.RWDir) (*temp, error) {
-	var st at.Stat
-	if err := d.Stat(".", &st); err != nil {
-		return nil, err
-	}
-	acl, err := d.Getxattr(".", aclDefault)
-	if err != nil && err != syscall.ENODATA && err != syscall.EOPNOTSUPP {
+// newNamed reserves a name in staging where what is made inherits from d, which
+// is in upper, as if it were made there: in tmp itself or, where d passes on its
+// group or an ACL, in a directory of tmp that passes on the same.
+func (s *staging) newNamed(d *dir) (*temp, error) {
+	in, err := d.passesOn()
+	if err != nil {
 		return nil, err
 	}
 	t := s.reserve()
-	if st.Mode&syscall.S_ISGID == 0 && acl == nil {
+	if !in.setgid && in.acl == nil {
 		return t, nil
 	}
-	if err := t.makeNursery(&st, acl); err != nil {
+	if err := t.makeNursery(in); err != nil {
 		t.close()
 		return nil, err
 	}
 	return t, nil
 }
 
-func (t *temp) makeNursery(st *at.Stat, acl []byte) error {
+// A legacy is what a directory passes on to what is made in it.
+type legacy struct {
+	setgid bool // its group
+	gid    uint32
+	acl    []byte // nil: none
+}
+
+// passesOn finds out what d, which is in upper, passes on. A directory of the
+// cache is dropped from it when its attributes change, and so remembers.
+func (d *dir) passesOn() (*legacy, error) {
+	if known := d.legacy.Load(); known != nil {
+		return known, nil
+	}
+	var st at.Stat
+	if err := d.upper.Stat(".", &st); err != nil {
+		return nil, err
+	}
+	acl, err := d.upper.Getxattr(".", aclDefault)
+	if err != nil && err != syscall.ENODATA && err != syscall.EOPNOTSUPP {
+		return nil, err
+	}
+	in := &legacy{st.Mode&syscall.S_ISGID != 0, st.GID, acl}
+	if d.cache != nil {
+		d.legacy.Store(in)
+	}
+	return in, nil
+}
+
+func (t *temp) makeNursery(in *legacy) error {
 	s := t.s
 	name := s.newName()
 	err := s.tmp.Mkdir(name, 0o700)
-	if err == nil && st.Mode&syscall.S_ISGID != 0 {
-		if err = s.tmp.Chown(name, -1, int(st.GID)); err == nil {
+	if err == nil && in.setgid {
+		if err = s.tmp.Chown(name, -1, int(in.gid)); err == nil {
 			err = s.tmp.Chmod(name, 0o700|syscall.S_ISGID)
 		}
 	}
-	if err == nil && acl != nil {
-		err = s.tmp.Setxattr(name, aclDefault, acl)
+	if err == nil && in.acl != nil {
+		err = s.tmp.Setxattr(name, aclDefault, in.acl)
 	}
 	if err == nil {
 		t.dir, err = s.tmp.OpenRWDir(name)

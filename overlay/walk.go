@@ -259,11 +259,11 @@ func (w *walker) follow(f found, name string) error {
 }
 
 // jump enters all but the last component at once where nothing can be merged
-// any more: beneath a directory of the lowest layer alone, no mark counts. It
-// leaves symlinks and whatever it cannot enter to step.
+// any more: beneath a directory of the lowest layer alone, no mark counts. What
+// the cache can keep is entered one by one, for the next time. It leaves symlinks and whatever it cannot enter to step.
 func (w *walker) jump() bool {
 	d := w.at
-	if d.upper != nil || len(d.lowers) != 1 || !d.lowers[0].layer.last || len(w.fsys.traps) > 0 {
+	if d.node != nil || d.upper != nil || len(d.lowers) != 1 || !d.lowers[0].layer.last || len(w.fsys.traps) > 0 {
 		return false
 	}
 	way := w.pending[:len(w.pending)-1]
@@ -291,6 +291,7 @@ type found struct {
 	st    at.Stat
 	layer int     // 0 is upper
 	at    *at.Dir // its directory in that layer
+	white bool    // upper has a whiteout: with ENOENT
 }
 
 // find looks name in d up as far as its attributes need: the topmost object
@@ -308,6 +309,7 @@ func (fsys *FS) find(d *dir, name string) (f found, err error) {
 		f.at = &d.upper.Dir
 		white, err := fsys.findIn(&f, name)
 		if err == nil && white {
+			f.white = true
 			return f, syscall.ENOENT
 		}
 		if !at.IsMissing(err) {

@@ -185,6 +185,9 @@ func (d *Dir) Listxattr(name string) ([]string, error) {
 		list, err := sysFlistxattr(d.fd, make([]byte, 512))
 		return splitNames(list), err
 	}
+	if list, err := sysListxattr(d.fd, name); err != syscall.ENOSYS {
+		return splitNames(list), err
+	}
 	names, err := xattr.LList(d.procPath(name))
 	runtime.KeepAlive(d)
 	return names, xattrErrno(err)

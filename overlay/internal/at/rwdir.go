@@ -201,6 +201,9 @@ func (d *RWDir) Setxattr(name, attr string, value []byte) error {
 		if name == "." && !d.pathfd {
 			return sysFsetxattr(d.fd, attr, value)
 		}
+		if err := sysSetxattr(d.fd, name, attr, value); err != syscall.ENOSYS {
+			return err
+		}
 		err := xattr.LSet(d.procPath(name), attr, value)
 		runtime.KeepAlive(d)
 		return xattrErrno(err)
@@ -212,6 +215,9 @@ func (d *RWDir) Removexattr(name, attr string) error {
 	return d.change(OpRemovexattr, name, func() error {
 		if name == "." && !d.pathfd {
 			return sysFremovexattr(d.fd, attr)
+		}
+		if err := sysRemovexattr(d.fd, name, attr); err != syscall.ENOSYS {
+			return err
 		}
 		err := xattr.LRemove(d.procPath(name), attr)
 		runtime.KeepAlive(d)

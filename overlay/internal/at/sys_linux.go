@@ -6,7 +6,9 @@ import (
 	"errors"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -79,16 +81,31 @@ func sysClose(fd int) error { return unix.Close(fd) }
 
 const statxMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME | unix.STATX_MNT_ID
 
-// sysStat looks name up in a directory; "" is the open file itself.
+// sysStat looks name up in a directory; "" is the open file itself. A listing
+// makes one call for each name: nothing of it is allocated.
 func sysStat(dirfd int, name string, st *Stat) error {
-	var sx unix.Statx_t
+	var path [unix.NAME_MAX + 1]byte
+	if len(name) >= len(path) {
+		return unix.ENAMETOOLONG
+	}
+	if strings.IndexByte(name, 0) >= 0 {
+		return unix.EINVAL
+	}
+	copy(path[:], name)
 	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
 	if name == "" {
 		flags |= unix.AT_EMPTY_PATH
 	}
-	err := retry(func() error { return unix.Statx(dirfd, name, flags, statxMask, &sx) })
-	if err != nil {
-		return err
+	var sx unix.Statx_t
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(dirfd), uintptr(unsafe.Pointer(&path[0])),
+			uintptr(flags), statxMask, uintptr(unsafe.Pointer(&sx)), 0)
+		if errno == 0 {
+			break
+		}
+		if errno != unix.EINTR {
+			return errno
+		}
 	}
 	*st = Stat{
 		Mode: uint32(sx.Mode), UID: sx.Uid, GID: sx.Gid, Nlink: sx.Nlink,
@@ -157,49 +174,117 @@ func sysFgetxattr(fd int, attr string) ([]byte, error) {
 	}
 }
 
-// getxattrat(2) has this number on every architecture; Linux 6.13 brought it.
-const sysGetxattrat = 464
+// The *xattrat(2) calls have these numbers on every architecture; Linux 6.13
+// brought them.
+const (
+	sysSetxattrat    = 463
+	sysGetxattrat    = 464
+	sysListxattrat   = 465
+	sysRemovexattrat = 466
+)
 
-// noGetxattrat is set when the kernel turned out to have none.
-var noGetxattrat atomic.Bool
+// noXattrat is set when the kernel turned out to have none of them.
+var noXattrat atomic.Bool
+
+// struct xattr_args
+type xattrArgs struct {
+	value       uint64
+	size, flags uint32
+}
+
+// xattrCall makes a call of the *xattrat family for a name, not following it;
+// ENOSYS where the kernel has none.
+func xattrCall(call uintptr, dirfd int, name string, p unsafe.Pointer, args *xattrArgs, size int) (int, error) {
+	if noXattrat.Load() {
+		return 0, unix.ENOSYS
+	}
+	path, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return 0, err
+	}
+	var n uintptr
+	var errno syscall.Errno
+	if args != nil {
+		n, _, errno = unix.Syscall6(call, uintptr(dirfd), uintptr(unsafe.Pointer(path)), unix.AT_SYMLINK_NOFOLLOW,
+			uintptr(p), uintptr(unsafe.Pointer(args)), uintptr(size))
+	} else {
+		n, _, errno = unix.Syscall6(call, uintptr(dirfd), uintptr(unsafe.Pointer(path)), unix.AT_SYMLINK_NOFOLLOW,
+			uintptr(p), uintptr(size), 0)
+	}
+	if errno == unix.ENOSYS {
+		noXattrat.Store(true)
+	}
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+const xattrArgsSize = int(unsafe.Sizeof(xattrArgs{}))
+
+// maxXattrValue is the longest value there can be (xattr(7)).
+const maxXattrValue = 64 << 10
 
 // sysGetxattr reads an attribute of a name without opening it; ENOSYS where
 // the kernel cannot.
 func sysGetxattr(dirfd int, name, attr string) ([]byte, error) {
-	if noGetxattrat.Load() {
-		return nil, unix.ENOSYS
-	}
-	path, err := unix.BytePtrFromString(name)
-	if err != nil {
-		return nil, err
-	}
 	attrName, err := unix.BytePtrFromString(attr)
 	if err != nil {
 		return nil, err
 	}
 	buf := make([]byte, 256)
 	for {
-		args := struct { // struct xattr_args
-			value       uint64
-			size, flags uint32
-		}{uint64(uintptr(unsafe.Pointer(&buf[0]))), uint32(len(buf)), 0}
-		n, _, errno := unix.Syscall6(sysGetxattrat, uintptr(dirfd), uintptr(unsafe.Pointer(path)),
-			unix.AT_SYMLINK_NOFOLLOW, uintptr(unsafe.Pointer(attrName)), uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args))
+		args := xattrArgs{value: uint64(uintptr(unsafe.Pointer(&buf[0]))), size: uint32(len(buf))}
+		n, err := xattrCall(sysGetxattrat, dirfd, name, unsafe.Pointer(attrName), &args, xattrArgsSize)
 		runtime.KeepAlive(buf)
-		switch errno {
-		case 0:
+		if err == nil {
 			return buf[:n], nil
-		case unix.ERANGE:
-			buf = make([]byte, 64<<10) // the longest there can be (xattr(7))
-			if len(buf) == int(args.size) {
-				return nil, errno
-			}
-		case unix.ENOSYS:
-			noGetxattrat.Store(true)
-			return nil, errno
-		default:
-			return nil, errno
 		}
+		if err != unix.ERANGE || len(buf) == maxXattrValue {
+			return nil, err
+		}
+		buf = make([]byte, maxXattrValue)
+	}
+}
+
+// sysSetxattr sets an attribute of a name without opening it; ENOSYS where the
+// kernel cannot.
+func sysSetxattr(dirfd int, name, attr string, value []byte) error {
+	attrName, err := unix.BytePtrFromString(attr)
+	if err != nil {
+		return err
+	}
+	held := append(make([]byte, 0, len(value)+1), value...) // on the heap, and never without a first byte
+	args := xattrArgs{value: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(held)))), size: uint32(len(value))}
+	_, err = xattrCall(sysSetxattrat, dirfd, name, unsafe.Pointer(attrName), &args, xattrArgsSize)
+	runtime.KeepAlive(held)
+	return err
+}
+
+// sysRemovexattr removes an attribute of a name without opening it; ENOSYS
+// where the kernel cannot.
+func sysRemovexattr(dirfd int, name, attr string) error {
+	attrName, err := unix.BytePtrFromString(attr)
+	if err != nil {
+		return err
+	}
+	_, err = xattrCall(sysRemovexattrat, dirfd, name, unsafe.Pointer(attrName), nil, 0)
+	return err
+}
+
+// sysListxattr lists the attributes of a name without opening it; ENOSYS where
+// the kernel cannot.
+func sysListxattr(dirfd int, name string) ([]byte, error) {
+	buf := make([]byte, 256)
+	for {
+		n, err := xattrCall(sysListxattrat, dirfd, name, unsafe.Pointer(&buf[0]), nil, len(buf))
+		if err == nil {
+			return buf[:n], nil
+		}
+		if err != unix.ERANGE || len(buf) == maxXattrValue {
+			return nil, err
+		}
+		buf = make([]byte, maxXattrValue)
 	}
 }
 

@@ -26,6 +26,9 @@ func sysReadlink(int, string) (string, error)             { return "", syscall.E
 func sysFlistxattr(int, []byte) ([]byte, error)           { return nil, syscall.ENOSYS }
 func sysFgetxattr(int, string) ([]byte, error)            { return nil, syscall.ENOSYS }
 func sysGetxattr(int, string, string) ([]byte, error)     { return nil, syscall.ENOSYS }
+func sysSetxattr(int, string, string, []byte) error       { return syscall.ENOSYS }
+func sysRemovexattr(int, string, string) error            { return syscall.ENOSYS }
+func sysListxattr(int, string) ([]byte, error)            { return nil, syscall.ENOSYS }
 func sysHandle(int, string) (int32, []byte, error)        { return 0, nil, syscall.ENOSYS }
 func sysUUID(int) (uuid [16]byte, ok bool)                { return uuid, false }
 func sysSpace(int) (Space, error)                         { return Space{}, syscall.ENOSYS }
@@ -69,13 +72,14 @@ func ProbeOverlay(upper string) error { return syscall.ENOSYS }
 // ProbeOverlayUnprivileged answers ENOSYS: only Linux has overlayfs.
 func ProbeOverlayUnprivileged(upper string) error { return syscall.ENOSYS }
 
-func sysWatcher() (int, error)         { return -1, syscall.ENOSYS }
-func sysWatch(int, int) (int32, error) { return 0, syscall.ENOSYS }
-func sysUnwatch(int, int32)            {}
-func isAgain(error) bool               { return false }
-func isInterrupted(error) bool         { return false }
-func parseEvents([]byte, func(Event))  {}
-func sysWatchable(int) bool            { return false }
+func sysWatcher() (int, error)                { return -1, syscall.ENOSYS }
+func sysWatch(int, int) (int32, error)        { return 0, syscall.ENOSYS }
+func sysWatchContent(int, int) (int32, error) { return 0, syscall.ENOSYS }
+func sysUnwatch(int, int32)                   {}
+func isAgain(error) bool                      { return false }
+func isInterrupted(error) bool                { return false }
+func parseEvents([]byte, func(Event))         {}
+func sysWatchable(int) bool                   { return false }
 
 // MaxDescriptors is how many files this process may have open.
 func MaxDescriptors() int { return 1024 }

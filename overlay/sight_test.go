@@ -1,0 +1,118 @@
+package overlay_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"overdav/overlay"
+)
+
+// sightTree is a tree with a file, a directory and links in its lower.
+func sightTree(t *testing.T) (fsys *overlay.FS, upper string) {
+	t.Helper()
+	dir := t.TempDir()
+	lower, upper := filepath.Join(dir, "lower"), filepath.Join(dir, "upper")
+	mustMkdir(t, upper)
+	mustMkdir(t, filepath.Join(dir, "work"))
+	mustWrite(t, filepath.Join(lower, "d/f"), 3)
+	for link, target := range map[string]string{"to-d": "d", "d/to-f": "f", "lost": "d/gone", "loop": "loop"} {
+		if err := os.Symlink(target, filepath.Join(lower, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return mustOpen(t, overlay.Options{Lowers: []string{lower}, Upper: upper, Work: filepath.Join(dir, "work")}), upper
+}
+
+func TestLook(t *testing.T) {
+	fsys, _ := sightTree(t)
+	for _, test := range []struct {
+		name        string
+		follow      bool
+		path        string
+		links       int
+		here, shown bool
+	}{
+		{"d/f", true, "d/f", 0, true, true},
+		{"to-d/f", false, "d/f", 1, true, true},
+		{"to-d/to-f", false, "d/to-f", 1, true, true},
+		{"to-d/to-f", true, "d/f", 2, true, true},
+		{"to-d/new", true, "d/new", 1, false, false},
+		{"d/f/no", true, "d/f/no", 0, false, false},
+		{"gone/x/y", true, "gone/x/y", 0, false, false},
+		{"lost", false, "lost", 0, true, true},
+		{"lost", true, "d/gone", 1, false, true},
+		{"loop", true, "loop", 0, true, true},
+		{".", true, ".", 0, true, true},
+	} {
+		got, err := fsys.Look(test.name, test.follow)
+		if err != nil || got.Path != test.path || got.Links != test.links || (got.Here != nil) != test.here || (got.Shown != nil) != test.shown {
+			t.Errorf("Look(%q, %v) = %+v, %v; want path %q, %d links, here %v, shown %v",
+				test.name, test.follow, got, err, test.path, test.links, test.here, test.shown)
+		}
+	}
+	if _, err := fsys.Look("loop/x", true); err == nil {
+		t.Error("Look through a loop of symlinks has no error")
+	}
+}
+
+// A change on condition is refused, having done nothing, when something else is
+// there, whoever put it there; and made when one has looked again.
+func TestChangesKeepToWhatWasSeen(t *testing.T) {
+	changes := map[string]func(fsys *overlay.FS, seen overlay.Sight) error{
+		"remove": func(fsys *overlay.FS, seen overlay.Sight) error { return fsys.RemoveSeen(seen) },
+		"move": func(fsys *overlay.FS, seen overlay.Sight) error {
+			return fsys.MoveSeen(seen, mustLook(t, fsys, "moved"), false)
+		},
+		"move over": func(fsys *overlay.FS, seen overlay.Sight) error {
+			if err := fsys.Symlink("x", "source"); err != nil && !errors.Is(err, os.ErrExist) {
+				return err
+			}
+			return fsys.MoveSeen(mustLook(t, fsys, "source"), seen, true)
+		},
+		"replace": func(fsys *overlay.FS, seen overlay.Sight) error {
+			s, err := fsys.StageSeen(seen, 0o644)
+			if err != nil {
+				return err
+			}
+			defer s.Abort()
+			_, err = s.CommitOver(seen)
+			return err
+		},
+	}
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			fsys, upper := sightTree(t)
+			old := mustLook(t, fsys, "d/f")
+			if err := fsys.Chmod("d/f", 0o600); err != nil {
+				t.Fatal(err)
+			}
+			up := mustLook(t, fsys, "d/f")
+			mustWrite(t, filepath.Join(upper, "d/f"), 4) // behind our back
+			for _, seen := range []overlay.Sight{old, up, {Path: "d/f"}, {Path: "to-d/f", Here: up.Here}} {
+				if err := change(fsys, seen); !errors.Is(err, overlay.ErrChanged) {
+					t.Errorf("by what is no longer true at %s: %v, want ErrChanged", seen.Path, err)
+				}
+			}
+			if now := mustLook(t, fsys, "d/f"); now.Here == nil || now.Here.Size() != 4 {
+				t.Fatalf("refused changes left %+v", now)
+			}
+			if err := change(fsys, mustLook(t, fsys, "d/f")); err != nil {
+				t.Errorf("by what is true: %v", err)
+			}
+			if now := mustLook(t, fsys, "d/f"); now.Here != nil && now.Here.Size() == 4 {
+				t.Errorf("the change is not there: %+v", now)
+			}
+		})
+	}
+}
+
+func mustLook(t *testing.T, fsys *overlay.FS, name string) overlay.Sight {
+	t.Helper()
+	s, err := fsys.Look(name, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}

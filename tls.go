@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// TLSConfig says how the server proves who it is. Without a certificate it
+// speaks plain HTTP.
+type TLSConfig struct {
+	Cert     string        `yaml:"cert" reload:"yes"`      // PEM, the server's own first, then those that vouch for it
+	Key      string        `yaml:"key" reload:"yes"`       // PEM
+	ClientCA string        `yaml:"client_ca" reload:"yes"` // PEM; only clients with a certificate of one of these get in
+	HSTS     time.Duration `yaml:"hsts"`                   // for how long browsers are told to use nothing but TLS
+}
+
+func defaultTLS() TLSConfig {
+	return TLSConfig{HSTS: 180 * 24 * time.Hour}
+}
+
+// on says whether the server speaks TLS.
+func (c *TLSConfig) on() bool { return c.Cert != "" || c.Key != "" }
+
+func (c *TLSConfig) check(report func(key, format string, args ...any)) {
+	switch {
+	case c.Cert != "" && c.Key == "":
+		report("tls.cert", "a certificate without its key proves nothing; add tls.key")
+	case c.Cert == "" && c.Key != "":
+		report("tls.key", "a key without its certificate; add tls.cert")
+	case c.ClientCA != "" && !c.on():
+		report("tls.client_ca", "clients show certificates over TLS only; add tls.cert and tls.key")
+	}
+	if c.HSTS < 0 {
+		report("tls.hsts", "%v is no time; 0 leaves the header out", c.HSTS)
+	}
+}
+
+// absolute makes the relative names of files begin at dir.
+func (c *TLSConfig) absolute(dir string) {
+	for _, name := range []*string{&c.Cert, &c.Key, &c.ClientCA} {
+		if *name != "" && !filepath.IsAbs(*name) {
+			*name = filepath.Join(dir, *name)
+		}
+	}
+}
+
+// strictTransport tells browsers to come over TLS only, for the time given
+// (RFC 6797, section 6.1). It speaks for this name, not for those below it,
+// which may be others' servers.
+func strictTransport(age time.Duration, next http.Handler) http.Handler {
+	value := fmt.Sprintf("max-age=%d", int64(age/time.Second))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Strict-Transport-Security", value)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// tlsFiles are the certificates that the server shows, and takes. They are
+// read again on SIGHUP and, at a client's next handshake, when one of the files
+// has changed: whoever renews a certificate need not know who uses it. What
+// cannot be used then is reported once, and the old ones stay.
+type tlsFiles struct {
+	log     zerolog.Logger
+	current atomic.Pointer[tlsPair]
+
+	// mu is held by who looks at the files.
+	mu sync.Mutex
+	// seen is how the files were when they were last read, whether or not they
+	// could be used.
+	// +checklocks:mu
+	seen [3]fileState
+}
+
+// A tlsPair is what was read from files, which were as state says just before.
+type tlsPair struct {
+	files  TLSConfig
+	state  [3]fileState
+	config *tls.Config
+	leaf   *x509.Certificate
+}
+
+// A fileState tells one content of a file from another.
+type fileState struct {
+	info fs.FileInfo // nil: there is none
+}
+
+func stateOf(name string) fileState {
+	info, err := os.Stat(name)
+	if err != nil {
+		return fileState{} // reading it tells what is the matter
+	}
+	return fileState{info}
+}
+
+func (s fileState) same(t fileState) bool {
+	if s.info == nil || t.info == nil {
+		return s.info == t.info
+	}
+	return os.SameFile(s.info, t.info) && s.info.ModTime().Equal(t.info.ModTime()) && s.info.Size() == t.info.Size()
+}
+
+func (c *TLSConfig) states() [3]fileState {
+	return [3]fileState{stateOf(c.Cert), stateOf(c.Key), stateOf(c.ClientCA)}
+}
+
+// newTLSFiles reads the files that c names. It returns nil, which is good for
+// plain HTTP, if there are none.
+func newTLSFiles(c TLSConfig, log zerolog.Logger) (*tlsFiles, error) {
+	if !c.on() {
+		return nil, nil
+	}
+	p, err := readTLSPair(c)
+	if err != nil {
+		return nil, err
+	}
+	t := &tlsFiles{log: log}
+	t.put(p)
+	return t, nil
+}
+
+// checkTLS reads the certificates.
+func checkTLS(_ env, c Config) error {
+	_, err := newTLSFiles(c.TLS, zerolog.Nop())
+	return err
+}
+
+// config is for http.Server, nil where no TLS is spoken.
+func (t *tlsFiles) config() *tls.Config {
+	if t == nil {
+		return nil
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			t.refresh()
+			return t.current.Load().config, nil
+		},
+	}
+}
+
+// refresh reads the files again if one has changed. While one handshake does,
+// others go on with what there is.
+func (t *tlsFiles) refresh() {
+	if !t.mu.TryLock() {
+		return
+	}
+	defer t.mu.Unlock()
+	files := t.current.Load().files
+	now := files.states()
+	if now[0].same(t.seen[0]) && now[1].same(t.seen[1]) && now[2].same(t.seen[2]) {
+		return
+	}
+	t.seen = now
+	p, err := readTLSPair(files)
+	if err != nil {
+		t.log.Warn().Err(err).Msg("certificate has changed but cannot be used; the old one stays")
+		return
+	}
+	t.putLocked(p)
+}
+
+// reload is a reloader.
+func (t *tlsFiles) reload(c Config) (apply func(), err error) {
+	if c.TLS.on() != (t != nil) {
+		return nil, errors.New("tls: cannot be switched on or off while overdav serves; restart it")
+	}
+	if t == nil {
+		return nil, nil
+	}
+	p, err := readTLSPair(c.TLS)
+	if err != nil {
+		return nil, err
+	}
+	return func() { t.put(p) }, nil
+}
+
+func (t *tlsFiles) put(p *tlsPair) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.putLocked(p)
+}
+
+// Preconditions: t.mu is held.
+// +checklocks:t.mu
+func (t *tlsFiles) putLocked(p *tlsPair) {
+	t.seen = p.state
+	t.current.Store(p)
+	e := t.log.Info()
+	if time.Now().After(p.leaf.NotAfter) {
+		e = t.log.Warn().Bool("expired", true)
+	}
+	e.Strs(keyNames, p.leaf.DNSNames).Time(keyNotAfter, p.leaf.NotAfter).Msg("certificate")
+}
+
+// readTLSPair reads what c names.
+func readTLSPair(c TLSConfig) (*tlsPair, error) {
+	p := &tlsPair{files: c, state: c.states()}
+	cert, err := readPEM("tls.cert", c.Cert, 0)
+	if err != nil {
+		return nil, err
+	}
+	key, err := readPEM("tls.key", c.Key, readableByOthers)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, &hintError{
+			fmt.Errorf("tls.cert: %s with key %s: %w", c.Cert, c.Key, err),
+			"both files are PEM: the certificate, then those that vouch for it; and its key, without a password",
+		}
+	}
+	p.leaf = pair.Leaf
+	p.config = &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		Certificates: []tls.Certificate{pair},
+		NextProtos:   []string{"h2", "http/1.1"},
+	}
+	if c.ClientCA == "" {
+		return p, nil
+	}
+	authorities, err := readPEM("tls.client_ca", c.ClientCA, 0)
+	if err != nil {
+		return nil, err
+	}
+	p.config.ClientAuth, p.config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+	if !p.config.ClientCAs.AppendCertsFromPEM(authorities) {
+		return nil, &hintError{
+			fmt.Errorf("tls.client_ca: there is no certificate in %s", c.ClientCA),
+			"it is a PEM file with the certificates that vouch for the clients'",
+		}
+	}
+	return p, nil
+}
+
+// readableByOthers are the modes that a secret must not have.
+const readableByOthers fs.FileMode = 0o006
+
+// readPEM reads the file that key names. None of the modes in forbidden may be
+// set on it.
+func readPEM(key, name string, forbidden fs.FileMode) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	defer f.Close() // only read
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	if info.Mode().Perm()&forbidden != 0 {
+		return nil, &hintError{
+			fmt.Errorf("%s: every user of this machine can read %s", key, name),
+			"chmod o-rw " + name,
+		}
+	}
+	const largest = 1 << 20 // whatever is larger is something else
+	var text bytes.Buffer
+	if _, err := io.Copy(&text, io.LimitReader(f, largest)); err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	return text.Bytes(), nil
+}
