@@ -68,6 +68,7 @@ type ShareConfig struct {
 
 	Idle    time.Duration `yaml:"idle" reload:"yes"`     // with {user}: after this time without requests an upper is closed
 	MaxOpen int           `yaml:"max_open" reload:"yes"` // with {user}: uppers at once
+	TTL     time.Duration `yaml:"ttl" reload:"yes"`      // with {user}: after this time without requests an upper is removed; 0 is never
 	Quota   ByteSize      `yaml:"quota" reload:"yes"`    // of an upper; 0 is none
 }
 
@@ -213,6 +214,9 @@ func (s *ShareConfig) check(prefix string, report func(key, format string, args 
 	}
 	if s.MaxOpen < 1 {
 		report(prefix+"max_open", "%d would let nobody in; the default is 256", s.MaxOpen)
+	}
+	if s.TTL != 0 && (s.TTL < time.Minute || !strings.Contains(s.Upper, userPart)) {
+		report(prefix+"ttl", "%v: uppers of users, those with {user}, can be removed after a minute or more; 0 keeps them", s.TTL)
 	}
 	if s.Quota > 0 && s.Quota < 1<<20 {
 		report(prefix+"quota", "%v is hardly room for anything; write it as in 10GiB, or 0 for none", s.Quota)

@@ -25,6 +25,7 @@ type share struct {
 	gate   *gate // what uses the layers' disks goes through it
 	trees  *pool
 	quota  atomic.Int64 // of each upper
+	ttl    atomic.Int64 // a time.Duration
 
 	metrics *metrics      // nil: nothing is counted
 	errors  atomic.Uint64 // requests that failed by our fault
@@ -42,6 +43,7 @@ func (s *share) configure(c ShareConfig) {
 	if s.layers.perUser() {
 		s.trees.configure(c.Idle, c.MaxOpen)
 	}
+	s.ttl.Store(int64(c.TTL))
 	s.quota.Store(int64(c.Quota))
 	limit := int64(c.Quota)
 	if limit == 0 {

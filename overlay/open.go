@@ -398,10 +398,8 @@ func Unlock(upper, work string) error {
 		return layersError("work %q: %w", work, hostError(err))
 	}
 	defer lock.Close()
-	if note, ok, err := s.readNote(); err != nil {
+	if err := s.refusePending(); err != nil {
 		return err
-	} else if ok {
-		return layersError("a move of %q to %q was cut short; start overdav on these layers once, and it is finished", note.from, note.to)
 	}
 	if err := sweep(s); err != nil {
 		return err
@@ -416,4 +414,13 @@ func quoteList(paths []string) string {
 		quoted[i] = fmt.Sprintf("%q", p)
 	}
 	return strings.Join(quoted, ", ")
+}
+
+// refusePending refuses to clear up while a move waits to be finished.
+func (s *staging) refusePending() error {
+	note, ok, err := s.readNote()
+	if err == nil && ok {
+		err = layersError("a move of %q to %q was cut short; start overdav on these layers once, and it is finished", note.from, note.to)
+	}
+	return err
 }
