@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
 )
 
 // serve serves until it is told to stop.
@@ -71,7 +73,6 @@ func serve(e env, args []string) error {
 	reload.add(all.reload)
 	h, err := newRouter(c, all, door)
 	if err == nil {
-		announce(e.stdout, c, lns, all)
 		if c.Anonymous {
 			log.Warn().Msg("everybody who can reach the address may read and write")
 		}
@@ -81,6 +82,12 @@ func serve(e env, args []string) error {
 		var stop func()
 		if stop, err = counts.start(c.Metrics, srv, h, log); err == nil {
 			defer stop()
+			err = newSandbox(c, configFileOf("serve", args, e.getenv), all).enter(c.Landlock, log)
+		}
+		if err == nil {
+			announce(e.stdout, c, lns, all)
+			tellManager(log, daemon.SdNotifyReady)
+			go feedWatchdog(ctx, srv.health.check, log)
 			err = srv.run(ctx, stopListening, lns...)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/rs/zerolog"
 )
 
@@ -89,6 +90,7 @@ func (s *server) run(ctx context.Context, stopping func(), lns ...net.Listener) 
 	}
 
 	stopping()
+	tellManager(s.log, daemon.SdNotifyStopping)
 	s.log.Info().Dur(keyTimeout, s.stopTimeout).Msg("stopping: finishing what runs")
 	ctx, cancel := context.WithTimeout(context.Background(), s.stopTimeout)
 	defer cancel()

@@ -536,19 +536,26 @@ func (f *File) MemberXattr(member *Info, attr string) ([]byte, error) {
 	if err != nil {
 		return nil, pathError("getxattr", joinPath(f.name, member.name), err)
 	}
-	for i := range f.dir.sources() {
-		d, layer := f.dir.source(i)
-		if layer != member.layer {
-			continue
-		}
-		value, err := d.Getxattr(member.name, stored)
-		if err == syscall.ENODATA {
-			member.kept.noteAbsent(attr)
-			return nil, errNoXattr
-		}
-		return value, pathError("getxattr", joinPath(f.name, member.name), err)
+	d := f.dir.inLayer(member.layer)
+	if d == nil {
+		return nil, pathError("getxattr", joinPath(f.name, member.name), syscall.ESTALE)
 	}
-	return nil, pathError("getxattr", joinPath(f.name, member.name), syscall.ESTALE)
+	value, err := d.Getxattr(member.name, stored)
+	if err == syscall.ENODATA {
+		member.kept.noteAbsent(attr)
+		return nil, errNoXattr
+	}
+	return value, pathError("getxattr", joinPath(f.name, member.name), err)
+}
+
+// inLayer is the directory in one layer; nil when that has none.
+func (d *dir) inLayer(index int) *at.Dir {
+	for i := range d.sources() {
+		if source, layer := d.source(i); layer == index {
+			return source
+		}
+	}
+	return nil
 }
 
 // errNoXattr is made once, for listings that ask for the attributes of many.
