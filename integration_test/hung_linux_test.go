@@ -201,6 +201,7 @@ shares:
 	}
 	s.must(http.StatusNoContent, "PUT", "/hung/a", "changed")
 	eventually(t, "health", func() bool { return s.statusOf("/.overdav/healthz") == http.StatusOK })
+	s.stop() // and what it said has arrived
 	for _, text := range []string{"layer is ill", "layer is well again"} {
 		if got := strings.Count(s.stderr.String(), text); got != 2 {
 			t.Errorf("the log says %q %d times, want once of each", text, got)
@@ -209,7 +210,6 @@ shares:
 	if strings.Contains(s.stderr.String(), `"share":"/well"`) {
 		t.Error("the other share is said to be ill")
 	}
-	s.stop()
 }
 
 // statusOf is do for goroutines: 0 is no answer.

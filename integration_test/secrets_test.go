@@ -56,7 +56,7 @@ func (r *secretRun) ask(want int, request string, headers ...string) string {
 	return string(answer)
 }
 
-func basic(name, password string) string {
+func credentials(name, password string) string {
 	return "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(name+":"+password))
 }
 
@@ -86,18 +86,18 @@ shares:
 	}
 	token := lastWord(runWith(t, "", "token", "create", "--config", file, "--user", "alice", "--label", "backup", "--write"))
 	r := &secretRun{server: serve(t, "--config", file)}
-	alice, bob := basic("alice", right), basic("bob", right)
+	alice, bob := credentials("alice", right), credentials("bob", right)
 
 	r.ask(200, "GET /a", alice)
-	r.ask(200, "GET /a", basic("alice", token))
+	r.ask(200, "GET /a", credentials("alice", token))
 	r.ask(200, "GET /a", "Authorization: Bearer "+token)
 	r.ask(200, "GET /?token="+query, alice)
 	r.ask(200, "GET /", alice, "Accept: application/json")
 	r.ask(207, "PROPFIND /", alice, "Depth: 1")
 	r.ask(401, "GET /a")
-	r.ask(401, "GET /a", basic("alice", wrong))
-	r.ask(401, "GET /a", basic("nobody", wrong))
-	r.ask(401, "GET /a", basic(wrong, ""))
+	r.ask(401, "GET /a", credentials("alice", wrong))
+	r.ask(401, "GET /a", credentials("nobody", wrong))
+	r.ask(401, "GET /a", credentials(wrong, ""))
 	r.ask(401, "GET /a", "Authorization: Bearer "+wrong)
 	r.ask(404, "GET /none", alice)
 	r.ask(404, "GET /a", bob)
