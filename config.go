@@ -26,6 +26,7 @@ type Config struct {
 	Listen         string        `yaml:"listen"`      // host:port, unix:PATH or systemd
 	SocketMode     string        `yaml:"socket_mode"` // of unix:PATH; "" is what the umask leaves
 	TLS            TLSConfig     `yaml:"tls"`
+	Landlock       string        `yaml:"landlock" oneof:"try require off"`
 	PublicURL      string        `yaml:"public_url"`      // of Listen's root, as clients write it; "" is what they say
 	TrustedProxies []string      `yaml:"trusted_proxies"` // addresses, and ranges in CIDR notation
 	Anonymous      bool          `yaml:"anonymous"`       // serve everybody who can reach Listen
@@ -34,6 +35,7 @@ type Config struct {
 	Auth           AuthConfig    `yaml:"auth"`
 	Log            LogConfig     `yaml:"log"`
 	Audit          string        `yaml:"audit" reload:"yes"` // a file; "" is none
+	Metrics        MetricsConfig `yaml:"metrics"`
 	Limits         LimitsConfig  `yaml:"limits"`
 	Shares         []ShareConfig `yaml:"shares"`
 }
@@ -79,6 +81,7 @@ func defaultConfig() Config {
 	return Config{
 		Listen:      "127.0.0.1:8080",
 		TLS:         defaultTLS(),
+		Landlock:    "try",
 		StopTimeout: 30 * time.Second,
 		Auth:        defaultAuth(),
 		Log:         LogConfig{Level: "info", Format: "auto"},
@@ -174,6 +177,7 @@ func (c *Config) check(o origins) error {
 	}
 	c.checkUsers(report)
 	c.checkAuth(report)
+	c.Metrics.check("metrics.", c.authenticates(), report)
 	c.Limits.check("limits.", report)
 	if len(c.Shares) == 0 {
 		report("shares", "there is none; name a directory: overdav serve DIR")

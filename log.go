@@ -25,6 +25,7 @@ const (
 	keyID       = "id"        // of the request, since the start
 	keyIP       = "ip"        // of who could not log in
 	keyKey      = "key"       // of the configuration
+	keyLayer    = "layer"     // upper, or lower and its number, the topmost 1
 	keyMethod   = "method"    // of the request
 	keyNames    = "names"     // that a certificate is for
 	keyNotAfter = "not_after" // the last second of a certificate
@@ -32,6 +33,7 @@ const (
 	keyPort     = "port"      // of who could not log in; 0 behind a proxy
 	keyReason   = "reason"    // why somebody could not log in
 	keyRemote   = "remote"    // the client's address
+	keyShare    = "share"     // its path
 	keyStatus   = "status"    // of the response
 	keyTimeout  = "timeout"   // milliseconds
 	keyUser     = "user"      // who made the request
@@ -63,6 +65,9 @@ func init() { zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00" }
 
 // isTerminal says whether a person is likely to read w.
 func isTerminal(w io.Writer) bool {
+	if b, ok := w.(*logBuffer); ok {
+		w = b.out
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return false
@@ -82,6 +87,7 @@ type record struct {
 	user           string         // "" for nobody who has a name
 	status         int            // of the response; 0 until it begins
 	sent, received int64          // bytes of the bodies
+	quiet          bool           // its line is of use to nobody who does not look for it
 }
 
 // sequence numbers the requests of this process.
@@ -121,6 +127,8 @@ func (rec *record) access(log *zerolog.Logger, aborted bool) {
 		e = log.Warn().Bool("aborted", true)
 	case rec.status >= http.StatusInternalServerError && rec.status != http.StatusInsufficientStorage:
 		e = log.Error()
+	case rec.quiet:
+		e = log.Debug()
 	default:
 		e = log.Info()
 	}
@@ -148,9 +156,10 @@ func (rec *record) authFailed(log *zerolog.Logger, user, reason string) {
 }
 
 // engineEvents writes to the log what the engine tells.
-func engineEvents(log zerolog.Logger) overlay.Events {
+func engineEvents(log zerolog.Logger, m *metrics) overlay.Events {
 	return overlay.Events{
 		CopiedUp: func(name string, bytes int64, took time.Duration) {
+			m.copiedUp(bytes, took)
 			log.Info().Str(keyPath, "/"+strings.TrimPrefix(name, "/")).Int64(keyBytes, bytes).Dur(keyDur, took).Msg("copied up")
 		},
 		Warning: func(message string) {

@@ -113,6 +113,18 @@ func (p *pool) await(ctx context.Context, user string, s *slot, wait <-chan stru
 	return p.opened(s)
 }
 
+// openTrees are those that are open.
+func (p *pool) openTrees() (all []*tree) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.slots {
+		if s.closed == nil && s.isReady() && s.err == nil {
+			all = append(all, s.tree)
+		}
+	}
+	return all
+}
+
 // opened returns s, or why it could not be opened.
 func (p *pool) opened(s *slot) (*slot, error) {
 	if s.err != nil {

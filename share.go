@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/rs/zerolog"
@@ -22,6 +23,9 @@ type share struct {
 	log    zerolog.Logger
 	gate   *gate // what uses the layers' disks goes through it
 	trees  *pool
+
+	metrics *metrics      // nil: nothing is counted
+	errors  atomic.Uint64 // requests that failed by our fault
 }
 
 func newShare(l *layers, c Config, log zerolog.Logger) *share {
@@ -65,7 +69,7 @@ func (s *share) openTree(user string) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openTree(l, s.config, s.others, s.log)
+	return openTree(l, s)
 }
 
 // refuse answers a request whose tree cannot be had.
@@ -163,4 +167,23 @@ func (all shares) reload(c Config) (apply func(), err error) {
 			s.configure(c.Shares[i])
 		}
 	}, nil
+}
+
+// countLocks is how many locks clients have in what is open.
+func (s *share) countLocks() (n int) {
+	for _, t := range s.trees.openTrees() {
+		n += t.locks.Count()
+	}
+	return n
+}
+
+// space is the size of the file system that upper is on and what is left of it;
+// zeros when nobody can say. The share has one tree for all.
+func (s *share) space() (total, available float64) {
+	for _, t := range s.trees.openTrees() {
+		if space, err := t.fsys.Space(); err == nil {
+			return float64(space.Total), float64(space.Available)
+		}
+	}
+	return 0, 0
 }

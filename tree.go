@@ -23,7 +23,7 @@ type tree struct {
 
 // openTree opens the engine, the locks and the protocol on l. When that fails
 // it leaves no directory behind that was not there.
-func openTree(l *layers, c Config, others []string, log zerolog.Logger) (t *tree, err error) {
+func openTree(l *layers, s *share) (t *tree, err error) {
 	t = new(tree)
 	defer func() {
 		if err != nil {
@@ -36,14 +36,14 @@ func openTree(l *layers, c Config, others []string, log zerolog.Logger) (t *tree
 		return t, err
 	}
 	o := l.engineOptions()
-	o.Events = engineEvents(log)
+	o.Events = engineEvents(s.log, s.metrics)
 	if t.fsys, err = overlay.Open(o); err != nil {
 		return t, err
 	}
-	if t.locks, err = openLocks(l.ShareConfig, log); err != nil {
+	if t.locks, err = openLocks(l.ShareConfig, s.log); err != nil {
 		return t, err
 	}
-	t.handler, err = newHandler(t, l.ShareConfig, c, others, log)
+	t.handler, err = newHandler(t, l.ShareConfig, s)
 	return t, err
 }
 
@@ -59,32 +59,40 @@ func (t *tree) close() (err error) {
 }
 
 // newHandler is what answers requests for the tree.
-func newHandler(t *tree, share ShareConfig, c Config, others []string, log zerolog.Logger) (http.Handler, error) {
-	o := share.davOptions()
-	c.Limits.addTo(&o)
-	o.Others = others
+func newHandler(t *tree, config ShareConfig, s *share) (http.Handler, error) {
+	o := config.davOptions()
+	s.config.Limits.addTo(&o)
+	o.Others = s.others
 	o.Locks = t.locks
 	o.User, o.Access, o.Challenge = userOf, accessOf, mayIdentify
 	o.Listing = web.Listing
-	o.Log = func(r *http.Request, status int, err error) {
-		e := log.Debug() // the client's fault: the access line has the status
-		if status >= http.StatusInternalServerError {
-			e = log.Error()
-		}
-		e.Err(err).Str(keyMethod, r.Method).Str(keyPath, r.URL.Path).Int(keyStatus, status).Msg("refused")
-	}
+	o.Log = s.refused
 	o.State = func(name string) string {
 		state, err := t.fsys.State(name)
 		if err != nil { // it went meanwhile, or the listing says the same of the disk
-			log.Debug().Err(err).Str(keyPath, "/"+name).Msg("state not known")
+			s.log.Debug().Err(err).Str(keyPath, "/"+name).Msg("state not known")
 		}
 		return string(state)
 	}
 	var err error
-	if o.Site, err = c.site(); err != nil {
+	if o.Site, err = s.config.site(); err != nil {
 		return nil, err
 	}
 	return davfs.NewHandler(davfs.NewFileSystem(t.fsys), o)
+}
+
+// refused is davfs.Options.Log: the log has the cause that the client is not
+// told.
+func (s *share) refused(r *http.Request, status int, err error) {
+	e := s.log.Debug() // the client's fault: the access line has the status
+	if status >= http.StatusInternalServerError {
+		e = s.log.Error()
+	}
+	if status >= http.StatusInternalServerError && status != http.StatusInsufficientStorage {
+		s.errors.Add(1)
+	}
+	e.Err(err).Str(keyMethod, r.Method).Str(keyPath, r.URL.Path).Int(keyStatus, status).
+		Uint64(keyID, recordOf(r.Context()).id).Msg("refused")
 }
 
 // openLocks returns the clients' locks, which outlive the server: they are kept

@@ -21,7 +21,7 @@ func version(e env, args []string) error {
 	for _, s := range info.Settings {
 		setting[s.Key] = s.Value
 	}
-	fmt.Fprintf(e.stdout, "overdav %s\n", cmp.Or(info.Main.Version, "(devel)"))
+	fmt.Fprintf(e.stdout, "overdav %s\n", buildVersion())
 	if rev := setting["vcs.revision"]; rev != "" {
 		if setting["vcs.modified"] == "true" {
 			rev += ", changed since"
@@ -30,4 +30,13 @@ func version(e env, args []string) error {
 	}
 	fmt.Fprintf(e.stdout, "built   %s %s/%s\n", info.GoVersion, setting["GOOS"], setting["GOARCH"])
 	return nil
+}
+
+// buildVersion is the version of the program as the Go tool has noted it.
+func buildVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "(unknown)"
+	}
+	return cmp.Or(info.Main.Version, "(devel)")
 }

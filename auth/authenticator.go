@@ -62,6 +62,9 @@ func (a *Authenticator) Set(o Options) { a.options.Store(&o) }
 // wrong.
 func (a *Authenticator) Hashed() int64 { return a.gate.hashed.Load() }
 
+// Waiting is how many passwords wait to be verified.
+func (a *Authenticator) Waiting() int64 { return a.gate.waiting.Load() }
+
 // A Reason says in one word, for a log, why a request was refused.
 type Reason string
 

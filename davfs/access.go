@@ -274,7 +274,7 @@ func (w *treeWalk) members(p, real Path, info *overlay.Info) error {
 	}
 	defer dir.Close() // it was only read
 	for {
-		infos, err := dir.Infos(listBatch)
+		infos, err := dir.Infos(membersAtOnce)
 		if err != nil && err != io.EOF {
 			return err
 		}

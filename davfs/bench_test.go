@@ -108,3 +108,23 @@ func BenchmarkSmallFile(b *testing.B) {
 		}
 	}
 }
+
+// One look at a file, and one at a name that is free, without a connection.
+func BenchmarkPropfindOne(b *testing.B) {
+	tree, _ := benchTree(b, 1)
+	handler, err := NewHandler(NewFileSystem(tree), Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	body := named("D:resourcetype", "D:getcontentlength", "D:getetag", "D:getlastmodified", "A:executable")
+	for _, target := range []string{"/d/file%20000000.txt", "/d/none"} {
+		b.Run(target, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				r := httptest.NewRequest("PROPFIND", target, strings.NewReader(body))
+				r.Header.Set("Depth", "0")
+				handler.ServeHTTP(nowhere{make(http.Header)}, r)
+			}
+		})
+	}
+}

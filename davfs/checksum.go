@@ -161,17 +161,14 @@ func (s *summer) sums() (out sums) {
 
 // sumsAttr is the extended attribute in which the checksums of a file are kept:
 // its entity tag, a blank, and what sums.property says. They are true of the
-// content with that tag alone, so that no other change needs to know of them.
+// content with that tag alone, so that no other change needs to know of them. A
+// copy has them because it has the attributes and the entity tag of its source.
 const sumsAttr = "user.overdav.sums"
 
-// knownSums returns the checksums of a file, if they are known.
-func (h *Handler) knownSums(p Path, info *overlay.Info) (s sums, ok bool) {
-	return sumsIn(func(attr string) ([]byte, error) { return h.tree.Getxattr(p.Name(), attr) }, info)
-}
-
-// sumsIn is knownSums by way of whoever reads an attribute of the file.
-func sumsIn(xattr func(string) ([]byte, error), info *overlay.Info) (s sums, ok bool) {
-	value, err := xattr(sumsAttr)
+// knownSums returns the checksums of the file whose attributes get reads, if
+// they are known.
+func knownSums(get func(attr string) ([]byte, error), info *overlay.Info) (s sums, ok bool) {
+	value, err := get(sumsAttr)
 	if err != nil {
 		return sums{}, false // not known, for whatever reason
 	}
@@ -202,28 +199,4 @@ func (h *Handler) keepSums(p Path, u *upload) {
 	value := entityTag(u.committed) + " " + u.sums.sums().property()
 	// The file is written; without its checksums it is only less convenient.
 	_ = h.tree.Setxattr(p.Name(), sumsAttr, []byte(value))
-}
-
-// copySums keeps for a file's copy the checksums that are known of the file.
-// Those of a collection's members stay behind: to know them again somebody
-// would have to read them.
-//
-// Preconditions: source and destination are locked, and rq.info is from before
-// the copy.
-func (h *Handler) copySums(rq *request) {
-	known, ok := h.knownSums(rq.at(), rq.info)
-	if !ok {
-		return
-	}
-	src, err1 := look(h.tree, rq.at())
-	dst, err2 := look(h.tree, rq.dstAt())
-	if err1 != nil || err2 != nil || src == nil || dst == nil {
-		return
-	}
-	before, after, tag := entityTag(rq.info), entityTag(src), entityTag(dst)
-	if after != before || tag == after { // changed meanwhile, or one file under two names
-		return
-	}
-	// As in keepSums.
-	_ = h.tree.Setxattr(rq.dstAt().Name(), sumsAttr, []byte(tag+" "+known.property()))
 }

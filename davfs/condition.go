@@ -61,6 +61,11 @@ func checkConditions(method string, h http.Header, now time.Time, current repres
 	return proceed
 }
 
+// hasConditions reports whether checkConditions has something to evaluate.
+func hasConditions(h http.Header) bool {
+	return h["If-Match"] != nil || h["If-None-Match"] != nil || h["If-Modified-Since"] != nil || h["If-Unmodified-Since"] != nil
+}
+
 // isConditional reports whether preconditions mean anything to the method: it
 // selects a representation, or changes the resource (RFC 9110, section 13.2.1).
 func isConditional(method string) bool {

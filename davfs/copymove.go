@@ -111,11 +111,7 @@ func (h *Handler) copy(w http.ResponseWriter, rq *request) error {
 		if _, err := h.room(); err != nil {
 			return err // how much a copy takes only the copy tells: blocks may be shared
 		}
-		err := h.tree.Copy(rq.at().Name(), rq.dstAt().Name(), overlay.CopyOptions{Overwrite: overwrite, Shallow: d == depthZero})
-		if err == nil {
-			h.copySums(rq)
-		}
-		return err
+		return h.tree.Copy(rq.at().Name(), rq.dstAt().Name(), overlay.CopyOptions{Overwrite: overwrite, Shallow: d == depthZero})
 	})
 }
 

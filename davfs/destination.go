@@ -38,31 +38,30 @@ type Site struct {
 
 // A front is the server as the client of one request sees it.
 type front struct {
-	hosts  []string // canonical names by which the client may call the server
-	prefix Path     // what stands before the server's own paths under these names
+	site    *Site
+	request *http.Request
+	trusted bool // the request came through a proxy whose word counts
 
-	// host is the Host header's. A proxy that passes on its own name for the
-	// server may have put that into the Destination as well, and then
-	// hostPrefix stands before the path.
-	host       string
+	prefix Path // what stands before the server's own paths under the names of hosts
+
+	// A proxy that passes on its own name for the server may have put that into
+	// the Destination as well, and then hostPrefix stands before the path.
 	hostPrefix Path
 
 	policy namePolicy
 }
 
-// front finds out under which names the client of r knows the server. Its error
-// is the proxy's or the configuration's, never the client's.
+// front finds out how the client of r knows the server. Its error is the
+// proxy's or the configuration's, never the client's.
 func (s *Site) front(r *http.Request, policy namePolicy) (front, error) {
-	f := front{host: canonicalHost(r.Host), policy: policy}
+	f := front{site: s, request: r, trusted: s.trusts(r.RemoteAddr), policy: policy}
 	prefix := ""
-	if s.trusts(r.RemoteAddr) {
-		f.hosts = forwardedHosts(r.Header)
+	if f.trusted {
 		if elements := headerElements(r.Header, "X-Forwarded-Prefix"); len(elements) > 0 {
 			prefix = elements[0]
 		}
 	}
 	if s.PublicURL != nil {
-		f.hosts = append(f.hosts, canonicalHost(s.PublicURL.Host))
 		prefix = s.PublicURL.EscapedPath()
 	}
 	if prefix != "" {
@@ -78,8 +77,24 @@ func (s *Site) front(r *http.Request, policy namePolicy) (front, error) {
 	return f, nil
 }
 
+// hosts are the canonical names by which the client may call the server, but for
+// that in its Host header.
+func (f front) hosts() []string {
+	var hosts []string
+	if f.trusted {
+		hosts = forwardedHosts(f.request.Header)
+	}
+	if f.site.PublicURL != nil {
+		hosts = append(hosts, canonicalHost(f.site.PublicURL.Host))
+	}
+	return hosts
+}
+
 // trusts reports whether the peer is a proxy whose word counts.
 func (s *Site) trusts(remoteAddr string) bool {
+	if len(s.TrustedProxies) == 0 && remoteAddr != "" && remoteAddr[0] != '@' {
+		return false
+	}
 	peer, err := netip.ParseAddrPort(remoteAddr)
 	if err != nil { // a Unix socket's peer is "@" or ""
 		return remoteAddr == "" || strings.HasPrefix(remoteAddr, "@")
@@ -181,8 +196,8 @@ func (f front) resolve(ref string) (p Path, slash bool, err error) {
 	if authority != "" {
 		host := canonicalHost(authority)
 		switch {
-		case host != "" && slices.Contains(f.hosts, host):
-		case host != "" && host == f.host:
+		case host != "" && slices.Contains(f.hosts(), host):
+		case host != "" && host == canonicalHost(f.request.Host):
 			prefix = f.hostPrefix
 		default:
 			return Path{}, false, fmt.Errorf("%w: %s", errOtherServer, authority)

@@ -133,6 +133,17 @@ func parsePath(escaped string, policy namePolicy) (p Path, slash bool, err error
 		return Path{}, false, errPathTooLong
 	}
 	escaped, slash = strings.CutSuffix(escaped, "/")
+	if strings.IndexByte(escaped, '%') < 0 { // it is its own name
+		for segment := range strings.SplitSeq(escaped[1:], "/") {
+			if err := policy.checkName(segment); err != nil {
+				return Path{}, false, err
+			}
+		}
+		if len(escaped) > maxPath {
+			return Path{}, false, errPathTooLong
+		}
+		return Path{escaped}, slash, nil
+	}
 	var b strings.Builder
 	for segment := range strings.SplitSeq(escaped[1:], "/") {
 		name, err := unescapeSegment(segment)

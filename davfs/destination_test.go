@@ -249,7 +249,7 @@ func TestDestination(t *testing.T) {
 }
 
 func TestDestinationKeepsTheSlash(t *testing.T) {
-	f := front{host: "h"}
+	f := front{site: new(Site), request: &http.Request{Host: "h"}}
 	if _, slash, err := f.resolve("http://h/a/"); !slash || err != nil {
 		t.Errorf("http://h/a/: slash = %v, %v; want true", slash, err)
 	}
@@ -335,7 +335,7 @@ func FuzzDestination(f *testing.F) {
 	f.Add("https://me@EXAMPLE.org:443/dav/x")
 	f.Add("//example.org/a")
 	f.Fuzz(func(t *testing.T, ref string) {
-		fr := front{host: "example.org", policy: namePolicy{bytes: true}}
+		fr := front{site: new(Site), request: &http.Request{Host: "example.org"}, policy: namePolicy{bytes: true}}
 		p, slash, err := fr.destination(http.Header{"Destination": {ref}})
 		if err != nil {
 			return

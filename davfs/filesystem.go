@@ -154,11 +154,8 @@ func (s *FileSystem) LockSystem(locks *Locks, principal string) *LockSystem {
 
 // look finds what a path shows: nil for nothing.
 func look(tree *overlay.FS, p Path) (*overlay.Info, error) {
-	info, err := statOrLink(tree, p.Name())
-	if isNothing(err) {
-		return nil, nil
-	}
-	return info, err
+	sight, err := tree.Look(p.Name(), true)
+	return sight.Shown, err
 }
 
 // isNothing says that there is nothing, and cannot be.

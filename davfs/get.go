@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"overdav/overlay"
@@ -29,31 +30,106 @@ func (h *Handler) get(w http.ResponseWriter, rq *request) error {
 	case !rq.info.Mode().IsRegular():
 		return refuse(http.StatusForbidden, "a special file has no content")
 	}
-	f, err := h.tree.Open(rq.at().Name())
-	if err != nil {
+	if err := h.openFor(w, rq); err != nil {
 		return err
 	}
-	defer f.Close() // it was only read
-	if err := rq.opened(f); err != nil {
+	header := w.Header()
+	header.Set("ETag", entityTag(rq.info))
+	setContentHeaders(header, rq.path.Base())
+	if rq.Header["Range"] == nil {
+		return sendWhole(w, rq)
+	}
+	// ServeContent keeps to RFC 9110, sections 13 and 14, and sends by
+	// sendfile(2) as long as nothing is wrapped around w.
+	content := &content{File: rq.file, size: rq.info.Size()}
+	http.ServeContent(w, forServeContent(rq, rq.info.ModTime()), "", lastModified(rq.info.ModTime()), content)
+	return nil
+}
+
+// openFor opens the file of the request, unless the guard has done so.
+func (h *Handler) openFor(w http.ResponseWriter, rq *request) (err error) {
+	if rq.file != nil {
+		return nil
+	}
+	if rq.file, err = h.tree.Open(rq.at().Name()); err != nil {
 		return err
 	}
-	info, err := f.Info()
-	if err != nil {
+	if err := rq.opened(rq.file); err != nil {
 		return err
 	}
-	if !sameContent(info, rq.info) { // replaced since the guard looked
+	if info := rq.file.Opened(); !sameContent(info, rq.info) { // replaced since the guard looked
 		rq.info = info
 		if err := h.preconditions(rq); err != nil {
 			return h.explain(w, rq, err)
 		}
 	}
-	header := w.Header()
-	header.Set("ETag", entityTag(info))
-	setContentHeaders(header, rq.path.Base())
-	// ServeContent keeps to RFC 9110, sections 13 and 14, and sends by
-	// sendfile(2) as long as nothing is wrapped around w.
-	http.ServeContent(w, forServeContent(rq, info.ModTime()), "", lastModified(info.ModTime()), f)
 	return nil
+}
+
+// sendWhole sends the file from its beginning to its end, by sendfile(2) as long
+// as nothing is wrapped around w.
+func sendWhole(w http.ResponseWriter, rq *request) error {
+	header := w.Header()
+	if modified := rq.info.ModTime(); !modified.IsZero() {
+		header.Set("Last-Modified", lastModified(modified).UTC().Format(http.TimeFormat))
+	}
+	header.Set("Content-Length", strconv.FormatInt(rq.info.Size(), 10))
+	w.WriteHeader(http.StatusOK)
+	if rq.Method != http.MethodHead {
+		_, err := io.CopyN(w, rq.file, rq.info.Size())
+		_ = err // the client is gone, or sees that it gets less than was said
+	}
+	return nil
+}
+
+// content is a file of which ServeContent wants to know the size, and from where
+// it then reads: seeking is put off until something is read.
+type content struct {
+	*overlay.File
+	size, at int64
+	moved    bool
+}
+
+func (c *content) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += c.at
+	case io.SeekEnd:
+		offset += c.size
+	}
+	if offset < 0 {
+		return 0, fs.ErrInvalid
+	}
+	c.moved = c.moved || offset != c.at
+	c.at = offset
+	return offset, nil
+}
+
+func (c *content) settle() error {
+	if !c.moved {
+		return nil
+	}
+	c.moved = false
+	_, err := c.File.Seek(c.at, io.SeekStart)
+	return err
+}
+
+// Read reads from where Seek went.
+func (c *content) Read(p []byte) (int, error) {
+	if err := c.settle(); err != nil {
+		return 0, err
+	}
+	n, err := c.File.Read(p)
+	c.at += int64(n)
+	return n, err
+}
+
+// SyscallConn gives the descriptor, at the offset to which Seek went.
+func (c *content) SyscallConn() (syscall.RawConn, error) {
+	if err := c.settle(); err != nil {
+		return nil, err
+	}
+	return c.File.SyscallConn()
 }
 
 // What every file is sent with. Content and pages share an origin, and nobody

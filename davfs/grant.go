@@ -195,7 +195,10 @@ func isNewLock(rq *request) bool { return rq.ContentLength != 0 }
 
 // writeLockDiscovery tells of the locks on a resource.
 func writeLockDiscovery(m *multistatus, tag propTag, e *entry) bool {
-	locks := e.permit.told(e.user, e.h.locks.Covering(e.real))
+	var locks []Lock
+	if !e.free {
+		locks = e.permit.told(e.user, e.h.locks.Covering(e.real()))
+	}
 	if len(locks) == 0 {
 		m.empty(tag)
 		return true

@@ -21,6 +21,8 @@ type request struct {
 	user  string
 	info  *overlay.Info // what is there; nil for nothing. hold and settle look again
 	sight overlay.Sight // of real, as the change is to find it
+	held  overlay.Held  // of a PROPFIND, what info tells of, if there is something
+	file  *overlay.File // of a GET, what info tells of, open; nil when it was only looked at
 
 	// bounded is the body as far as there is room for it, from hasRoom. Body
 	// itself stays: the server looks at it to learn whether the client waits for
@@ -104,19 +106,37 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 			return nil, err
 		}
 	}
-	if err := rq.authorise(); err != nil {
+	if err := h.admit(w, rq); err != nil {
+		rq.done()
 		return nil, err
-	}
-	if err := h.mayMake(rq); err != nil {
-		return nil, err
-	}
-	if err := h.preconditions(rq); err != nil {
-		return nil, h.explain(w, rq, err)
-	}
-	if r.Method == "PUT" || r.Method == "PATCH" {
-		return rq, h.tokens(rq) // before the body is read; the others look once, in hold
 	}
 	return rq, nil
+}
+
+// admit refuses what rights, names, preconditions or locks forbid of what was
+// found.
+func (h *Handler) admit(w http.ResponseWriter, rq *request) error {
+	if err := rq.authorise(); err != nil {
+		return err
+	}
+	if err := h.mayMake(rq); err != nil {
+		return err
+	}
+	if err := h.preconditions(rq); err != nil {
+		return h.explain(w, rq, err)
+	}
+	if rq.Method == "PUT" || rq.Method == "PATCH" {
+		return h.tokens(rq) // before the body is read; the others look once, in hold
+	}
+	return nil
+}
+
+// done lets go of what the guard opened.
+func (rq *request) done() {
+	rq.held.Close()
+	if rq.file != nil {
+		_ = rq.file.Close() // it was only read
+	}
 }
 
 // refuseLinks answers 404 to a path through a symlink, if they are hidden.
@@ -161,6 +181,9 @@ func (h *Handler) mayMake(rq *request) error {
 // preconditions holds the conditional headers (RFC 9110, section 13) and the
 // If header (RFC 4918, section 10.4) against what is there now.
 func (h *Handler) preconditions(rq *request) error {
+	if len(rq.ifs.lists) == 0 && !hasConditions(rq.Header) {
+		return nil
+	}
 	switch checkConditions(rq.Method, rq.Header, time.Now(), rq.representation()) {
 	case notModified:
 		return &protocolError{status: http.StatusNotModified}

@@ -65,14 +65,15 @@ type Options struct {
 // Handler serves a tree as WebDAV. It is an http.Handler, to be mounted
 // without a http.ServeMux in front, which redirects paths.
 type Handler struct {
-	fs     *FileSystem
-	tree   *overlay.FS
-	opts   Options
-	share  Path
-	others Prefixes
-	policy namePolicy
-	locks  *Locks
-	ample  atomic.Pointer[ample] // of the room, nil where it is not
+	fs      *FileSystem
+	tree    *overlay.FS
+	opts    Options
+	share   Path
+	others  Prefixes
+	policy  namePolicy
+	locks   *Locks
+	ample   atomic.Pointer[ample] // of the room, nil where it is not
+	queries queries
 	// parents answers above the share.
 	parents *Parents
 }
@@ -156,13 +157,16 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodOptions && r.URL.Path == "*" {
 		return h.options(w, &request{Request: r, permit: h.permit(r)})
 	}
-	if p, _, err := requestPath(r, h.policy); err == nil && h.parents.has(p) {
-		return h.parents.serve(w, r)
-	}
 	rq, err := h.guard(w, r, m)
+	if err == errOutsideShare {
+		if p, _, err := requestPath(r, h.policy); err == nil && h.parents.has(p) {
+			return h.parents.serve(w, r)
+		}
+	}
 	if err != nil {
 		return err
 	}
+	defer rq.done()
 	return m.serve(h, w, rq)
 }
 

@@ -3,6 +3,7 @@ package davfs
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -27,7 +28,7 @@ func evalIf(t *testing.T, value, own string, states map[string]ifState) bool {
 	if err != nil {
 		t.Fatalf("parseIf(%q): %v", value, err)
 	}
-	f := front{host: "www.example.com"}
+	f := front{site: new(Site), request: &http.Request{Host: "www.example.com"}}
 	resolve := func(tag string) (Path, error) {
 		p, _, err := f.resolve(tag)
 		return p, err

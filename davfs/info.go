@@ -47,7 +47,12 @@ func entityTag(info *overlay.Info) string {
 	if !info.Mode().IsRegular() {
 		return ""
 	}
-	return `"` + info.ETag() + `"`
+	return string(appendEntityTag(nil, info))
+}
+
+// appendEntityTag appends the entity tag of a regular file.
+func appendEntityTag(dst []byte, info *overlay.Info) []byte {
+	return append(info.AppendETag(append(dst, '"')), '"')
 }
 
 func isSymlink(info *overlay.Info) bool { return info.Mode()&fs.ModeSymlink != 0 }

@@ -565,6 +565,21 @@ func (l *Locks) Covering(p Path) []Lock {
 	return copyLocks(l.coveringLocked(p))
 }
 
+// none reports whether there are no locks at all.
+func (l *Locks) none() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.byToken) == 0
+}
+
+// anyWithin reports whether some resource below p is in the scope of a lock.
+func (l *Locks) anyWithin(p Path) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expireLocked(time.Now())
+	return l.below[p] > 0 || slices.ContainsFunc(l.coveringLocked(p), func(lock *Lock) bool { return lock.Infinite })
+}
+
 // Below returns the locks that are rooted below p, ordered by root.
 func (l *Locks) Below(p Path) []Lock {
 	l.mu.Lock()
@@ -573,6 +588,13 @@ func (l *Locks) Below(p Path) []Lock {
 	locks := copyLocks(l.belowLocked(p))
 	slices.SortStableFunc(locks, func(a, b Lock) int { return cmpPath(a.Root, b.Root) })
 	return locks
+}
+
+// Count is how many locks there are; some of them may have expired.
+func (l *Locks) Count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.byToken)
 }
 
 // All returns all locks, ordered by root.

@@ -6,8 +6,11 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
+
+	"overdav/overlay"
 )
 
 // multistatusFlush is how much is gathered before it is written: one chunk of
@@ -65,28 +68,50 @@ func newPropTag(name xml.Name) propTag {
 // The first error of w is kept and returned by close; after it, nothing more is
 // written, and failed tells a long listing to stop.
 type multistatus struct {
-	w   io.Writer
-	buf []byte
-	err error
+	w    io.Writer
+	head http.ResponseWriter // the status line and the length, if it is known, go to it first; nil when they have
+	buf  []byte
+	err  error
 }
 
-// newMultistatus begins a body. The status line and the header are the caller's.
+// newMultistatus begins a body. Unless head is set, the status line and the
+// header are the caller's.
 func newMultistatus(w io.Writer) *multistatus {
-	m := &multistatus{w: w, buf: make([]byte, 0, 2<<10)}
-	m.buf = append(m.buf, xmlHeader+`<D:multistatus`...)
-	for _, b := range rootPrefixes {
-		m.buf = append(append(m.buf, " xmlns:"...), b.prefix...)
-		m.buf = appendXMLValue(m.buf, b.uri)
-	}
-	m.buf = append(m.buf, '>')
-	return m
+	buf := multistatusBuffers.Get().(*[]byte)
+	return &multistatus{w: w, buf: append((*buf)[:0], multistatusHead...)}
 }
+
+// multistatusHead is what every body begins with.
+var multistatusHead = func() []byte {
+	b := []byte(xmlHeader + `<D:multistatus`)
+	for _, binding := range rootPrefixes {
+		b = append(append(b, " xmlns:"...), binding.prefix...)
+		b = appendXMLValue(b, binding.uri)
+	}
+	return append(b, '>')
+}()
+
+// multistatusBuffers are as long as the longest that was needed, but for bodies
+// with an entry that is longer than all others together.
+var multistatusBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
 
 // startResponse begins the entry of the resource p below prefix; collections
 // have the slash.
 func (m *multistatus) startResponse(prefix, p Path, slash bool) {
 	m.buf = append(m.buf, "<D:response><D:href>"...)
 	m.buf = appendHref(m.buf, prefix, p, slash)
+	m.buf = append(m.buf, "</D:href>"...)
+}
+
+// startMember is startResponse for a member of the collection whose href, with
+// the slash, is dir.
+func (m *multistatus) startMember(dir []byte, name string, slash bool) {
+	m.buf = append(m.buf, "<D:response><D:href>"...)
+	m.buf = append(m.buf, dir...)
+	m.buf = appendEscaped(m.buf, name)
+	if slash {
+		m.buf = append(m.buf, '/')
+	}
 	m.buf = append(m.buf, "</D:href>"...)
 }
 
@@ -106,13 +131,47 @@ func (m *multistatus) integer(tag propTag, value int64) {
 	m.buf = append(m.buf, tag.close...)
 }
 
-// date writes a property whose value is a time: http.TimeFormat for
-// getlastmodified, time.RFC3339 for creationdate, which must end in "Z".
-func (m *multistatus) date(tag propTag, layout string, value time.Time) {
+// httpDate writes a property whose value is a time as in http.TimeFormat.
+func (m *multistatus) httpDate(tag propTag, value time.Time) {
 	m.buf = append(m.buf, tag.open...)
-	m.buf = value.UTC().AppendFormat(m.buf, layout)
+	m.buf = appendHTTPDate(m.buf, value)
 	m.buf = append(m.buf, tag.close...)
 }
+
+// isoDate writes a property whose value is a time as in time.RFC3339, in UTC.
+func (m *multistatus) isoDate(tag propTag, value time.Time) {
+	m.buf = append(m.buf, tag.open...)
+	m.buf = value.UTC().AppendFormat(m.buf, time.RFC3339)
+	m.buf = append(m.buf, tag.close...)
+}
+
+// etag writes a property whose value is an entity tag.
+func (m *multistatus) etag(tag propTag, info *overlay.Info) {
+	m.buf = append(m.buf, tag.open...)
+	m.buf = appendEntityTag(m.buf, info)
+	m.buf = append(m.buf, tag.close...)
+}
+
+// appendHTTPDate is time.AppendFormat with http.TimeFormat, which interprets
+// its layout anew for each of the members of a collection.
+func appendHTTPDate(dst []byte, t time.Time) []byte {
+	t = t.UTC()
+	year, month, day := t.Date()
+	if year < 1000 || year > 9999 {
+		return t.AppendFormat(dst, http.TimeFormat)
+	}
+	hour, minute, second := t.Clock()
+	dst = append(dst, t.Weekday().String()[:3]...)
+	dst = append(dst, ", "...)
+	dst = append(appendTwo(dst, day), ' ')
+	dst = append(dst, month.String()[:3]...)
+	dst = appendTwo(appendTwo(append(dst, ' '), year/100), year%100)
+	dst = append(appendTwo(append(dst, ' '), hour), ':')
+	dst = append(appendTwo(dst, minute), ':')
+	return append(appendTwo(dst, second), " GMT"...)
+}
+
+func appendTwo(dst []byte, n int) []byte { return append(dst, byte('0'+n/10), byte('0'+n%10)) }
 
 // raw writes a property whose value is XML that needs nothing from outside, as
 // parsePropertyUpdate and appendActiveLock make it.
@@ -180,6 +239,10 @@ func (m *multistatus) endResponse() {
 }
 
 func (m *multistatus) flush() {
+	if m.head != nil {
+		m.head.WriteHeader(http.StatusMultiStatus)
+		m.head = nil
+	}
 	if m.err == nil {
 		_, m.err = m.w.Write(m.buf)
 	}
@@ -193,7 +256,14 @@ func (m *multistatus) failed() bool { return m.err != nil }
 // close ends the body and returns the first error of the writer.
 func (m *multistatus) close() error {
 	m.buf = append(m.buf, "</D:multistatus>\n"...)
+	if m.head != nil { // it is the whole body: one write, and no chunks
+		m.head.Header().Set("Content-Length", strconv.Itoa(len(m.buf)))
+	}
 	m.flush()
+	if buf := m.buf; cap(buf) <= 2*multistatusFlush {
+		multistatusBuffers.Put(&buf)
+	}
+	m.buf = nil
 	return m.err
 }
 
@@ -213,49 +283,6 @@ func appendError(dst []byte, condition string, hrefs ...string) []byte {
 	}
 	dst = append(append(dst, "</D:"...), condition...)
 	return append(dst, "></D:error>\n"...)
-}
-
-// appendLockDiscovery appends the value of DAV:lockdiscovery: the locks that a
-// resource is in the scope of, each with its own root (RFC 4918, section 15.8).
-// The time left is in whole seconds, and never 0.
-func appendLockDiscovery(dst []byte, prefix Path, locks []Lock, now time.Time) []byte {
-	for i := range locks {
-		l := &locks[i]
-		dst = append(dst, "<D:activelock><D:lockscope><D:"...)
-		if l.Shared {
-			dst = append(dst, "shared"...)
-		} else {
-			dst = append(dst, "exclusive"...)
-		}
-		dst = append(dst, "/></D:lockscope><D:locktype><D:write/></D:locktype><D:depth>"...)
-		if l.Infinite {
-			dst = append(dst, "infinity"...)
-		} else {
-			dst = append(dst, '0')
-		}
-		dst = append(dst, "</D:depth>"...)
-		if l.Owner != "" {
-			dst = append(dst, "<D:owner>"...)
-			dst = append(dst, l.Owner...)
-			dst = append(dst, "</D:owner>"...)
-		}
-		dst = append(dst, "<D:timeout>Second-"...)
-		left := (l.Expires.Sub(now) + time.Second - 1) / time.Second
-		dst = strconv.AppendInt(dst, max(1, int64(left)), 10)
-		dst = append(dst, "</D:timeout><D:locktoken><D:href>"...)
-		dst = appendXMLText(dst, l.Token)
-		dst = append(dst, "</D:href></D:locktoken><D:lockroot><D:href>"...)
-		dst = appendHref(dst, prefix, l.Root, l.Collection)
-		dst = append(dst, "</D:href></D:lockroot></D:activelock>"...)
-	}
-	return dst
-}
-
-// appendLockAnswer appends the body of the answer to a LOCK.
-func appendLockAnswer(dst []byte, prefix Path, lock Lock, now time.Time) []byte {
-	dst = append(dst, xmlHeader+`<D:prop xmlns:D="DAV:"><D:lockdiscovery>`...)
-	dst = appendLockDiscovery(dst, prefix, []Lock{lock}, now)
-	return append(dst, "</D:lockdiscovery></D:prop>\n"...)
 }
 
 // supportedLock is the value of DAV:supportedlock, the same everywhere.

@@ -56,8 +56,8 @@ func writeEntry(m *multistatus, p Path, when time.Time) {
 	m.empty(tagType)
 	m.text(tagName, p.Base())
 	m.integer(tagLength, 123456)
-	m.date(tagModified, http.TimeFormat, when)
-	m.date(tagCreated, time.RFC3339, when)
+	m.httpDate(tagModified, when)
+	m.isoDate(tagCreated, when)
 	m.text(tagETag, `"1a2b3c4d5e6f7081-1a2b3c"`)
 	m.text(tagMIME, "image/jpeg")
 	m.endPropstat(200)
@@ -73,8 +73,8 @@ func TestMultistatus(t *testing.T) {
 	m.startPropstat()
 	m.text(tagName, "a & <b>")
 	m.integer(tagLength, -1)
-	m.date(tagModified, http.TimeFormat, testTime)
-	m.date(tagCreated, time.RFC3339, testTime)
+	m.httpDate(tagModified, testTime)
+	m.isoDate(tagCreated, testTime)
 	m.rawLang(newPropTag(xml.Name{Space: `u"<`, Local: "p"}), "de", []byte("<q/>"))
 	m.endPropstat(200)
 	m.startPropstat()
@@ -251,5 +251,20 @@ func BenchmarkMultistatusEntry(b *testing.B) {
 	p := at(b, "/directory/file-0001.txt")
 	for b.Loop() {
 		writeEntry(m, p, testTime)
+	}
+}
+
+// What is formatted by hand is what package time makes of the layout.
+func TestHTTPDateIsTheLayouts(t *testing.T) {
+	for _, when := range []time.Time{
+		time.Unix(0, 0), time.Unix(1<<31, 999), time.Unix(951782400, 0), time.Unix(-1, 0), // a leap day
+		time.Date(1000, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(999, 12, 31, 23, 59, 59, 0, time.UTC),
+		time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC),
+		time.Date(2026, 7, 4, 1, 2, 3, 0, time.FixedZone("", 9*3600)),
+	} {
+		got, want := string(appendHTTPDate(nil, when)), when.UTC().Format(http.TimeFormat)
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }

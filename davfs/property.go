@@ -4,7 +4,6 @@ import (
 	"encoding/xml"
 	"fmt"
 	"net/http"
-	"time"
 
 	"golang.org/x/net/webdav"
 
@@ -22,17 +21,57 @@ const (
 // An entry is a resource that a PROPFIND tells of. What several properties need
 // is read once, when the first asks for it.
 type entry struct {
-	h      *Handler
-	prefix Path // of hrefs
-	path   Path
-	real   Path          // without symlinks, for locks
-	info   *overlay.Info // of what it leads to, if it is a symlink
-	from   *overlay.File // the directory that listed it, if that was open
-	permit permit        // of whom it is told
-	user   string
+	h       *Handler
+	prefix  Path   // of hrefs
+	dir     Path   // the collection that it is a member of; with no name, itself
+	name    string // in dir, or "" for what was asked for
+	realDir Path   // dir without symlinks, for locks
+	info    *overlay.Info
+	from    *overlay.File // dir, if it is open
+	held    *overlay.Held // what info tells of, if that was held
+	free    bool          // no lock is on it
+	link    *Path         // what it leads to, if it is a symlink: info tells of that
+	permit  permit        // of whom it is told
+	user    string
 
 	dead     []webdav.Property
 	deadRead bool
+}
+
+// lead makes the entry, which is a symlink, tell of what it leads to.
+func (e *entry) lead() {
+	var real Path
+	if e.permit.limited() {
+		e.info, real = e.h.leadsTo(e.real(), e.info)
+	} else {
+		real = e.h.real(e.real(), true)
+		e.info = followed(e.h.tree, e.dir.Name(), e.info)
+	}
+	e.from, e.link, e.free = nil, &real, false
+}
+
+func (e *entry) path() Path { return memberOf(e.dir, e.name) }
+
+// real is the path without symlinks.
+func (e *entry) real() Path {
+	if e.link != nil {
+		return *e.link
+	}
+	return memberOf(e.realDir, e.name)
+}
+
+func memberOf(dir Path, name string) Path {
+	if name == "" {
+		return dir
+	}
+	return dir.child(name)
+}
+
+func (e *entry) base() string {
+	if e.name == "" {
+		return e.dir.Base()
+	}
+	return e.name
 }
 
 // deadProps returns the dead properties. One that cannot be read has none: the
@@ -55,10 +94,13 @@ func (e *entry) xattr(attr string) ([]byte, error) {
 	if e.from != nil {
 		return e.from.MemberXattr(e.info, attr)
 	}
-	if e.permit.limited() {
-		return e.h.tree.GetxattrAt(e.real.Name(), attr)
+	if e.held != nil {
+		return e.held.Getxattr(attr)
 	}
-	return e.h.tree.Getxattr(e.path.Name(), attr)
+	if e.permit.limited() {
+		return e.h.tree.GetxattrAt(e.real().Name(), attr)
+	}
+	return e.h.tree.Getxattr(e.path().Name(), attr)
 }
 
 func (e *entry) deadProp(name xml.Name) (webdav.Property, bool) {
@@ -122,7 +164,7 @@ func writeResourceType(m *multistatus, tag propTag, e *entry) bool {
 }
 
 func writeDisplayName(m *multistatus, tag propTag, e *entry) bool {
-	name := e.path.Base()
+	name := e.base()
 	if name == "" {
 		name = e.h.share.Base()
 	}
@@ -142,14 +184,14 @@ func writeCreationDate(m *multistatus, tag propTag, e *entry) bool {
 	if born.IsZero() {
 		return false
 	}
-	m.date(tag, time.RFC3339, born)
+	m.isoDate(tag, born)
 	return true
 }
 
 var win32CreationTime = xml.Name{Space: nsMicrosoft, Local: "Win32CreationTime"}
 
 func writeLastModified(m *multistatus, tag propTag, e *entry) bool {
-	m.date(tag, http.TimeFormat, lastModified(e.info.ModTime()))
+	m.httpDate(tag, lastModified(e.info.ModTime()))
 	return true
 }
 
@@ -171,21 +213,20 @@ func writeContentType(m *multistatus, tag propTag, e *entry) bool {
 	if e.info.IsDir() {
 		return false
 	}
-	m.text(tag, contentType(e.path.Base()))
+	m.text(tag, contentType(e.base()))
 	return true
 }
 
 func writeETag(m *multistatus, tag propTag, e *entry) bool {
-	etag := entityTag(e.info)
-	if etag == "" {
+	if !e.info.Mode().IsRegular() {
 		return false
 	}
-	m.text(tag, etag)
+	m.etag(tag, e.info)
 	return true
 }
 
 func writeSupportedLock(m *multistatus, tag propTag, e *entry) bool {
-	if e.h.opts.ReadOnly || !e.permit.rights(e.path, e.real).Has(demandOf("LOCK", e.info).own) {
+	if e.h.opts.ReadOnly || !e.permit.rights(e.path(), e.real()).Has(demandOf("LOCK", e.info).own) {
 		m.empty(tag)
 	} else {
 		m.raw(tag, []byte(supportedLock))
@@ -227,7 +268,7 @@ func writeChecksums(m *multistatus, tag propTag, e *entry) bool {
 	if !e.info.Mode().IsRegular() {
 		return false
 	}
-	known, ok := sumsIn(e.xattr, e.info)
+	known, ok := knownSums(e.xattr, e.info)
 	if ok {
 		m.raw(tag, fmt.Appendf(nil, "<O:checksum>%s</O:checksum>", known.property()))
 	}
@@ -252,7 +293,7 @@ func writeState(m *multistatus, tag propTag, e *entry) bool {
 	case e.info.Layer() > 0:
 		m.text(tag, "unchanged")
 	case e.h.opts.State != nil:
-		m.text(tag, e.h.opts.State(e.path.Name()))
+		m.text(tag, e.h.opts.State(e.path().Name()))
 	default:
 		return false
 	}

@@ -42,11 +42,7 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 	if err != nil {
 		return err
 	}
-	body, err := readXMLBody(w, rq.Request, maxPropfindBody)
-	if err != nil {
-		return err
-	}
-	ask, err := parsePropfind(body)
+	props, err := h.queries.read(w, rq.Request)
 	if err != nil {
 		return err
 	}
@@ -63,7 +59,7 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 		return &protocolError{status: http.StatusForbidden, condition: "propfind-finite-depth"}
 	}
 	var dir *overlay.File
-	var members []*overlay.Info
+	var members *memberBatch
 	if d != depthZero {
 		if dir, err = h.tree.Open(rq.at().Name()); err != nil {
 			return err
@@ -72,21 +68,29 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 		if err := rq.opened(dir); err != nil {
 			return err
 		}
-		if members, err = dir.Infos(listBatch); err != nil && err != io.EOF {
+		members = memberBatches.Get().(*memberBatch)
+		defer memberBatches.Put(members)
+		if err = members.read(dir); err != nil {
 			return err
 		}
 	}
 	out, end := beginMultistatus(w, rq.Request)
-	l := lister{h: h, out: out, prefix: h.hrefPrefix(rq), props: selectProps(ask, len(body) == 0), brief: isBrief(rq.Header), permit: rq.permit, user: rq.user}
-	real := rq.real
-	if !rq.permit.limited() {
+	l := lister{h: h, out: out, prefix: h.hrefPrefix(rq), props: props, brief: isBrief(rq.Header), permit: rq.permit, user: rq.user}
+	real, free := rq.real, h.locks.none()
+	if !rq.permit.limited() && !free {
 		real = h.real(rq.path, true)
 	}
 	if !noRoot {
-		l.write(&entry{h: h, prefix: l.prefix, path: rq.path, real: real, info: rq.info, permit: rq.permit, user: rq.user}, false)
+		l.member = entry{h: h, prefix: l.prefix, dir: rq.path, realDir: real, info: rq.info, free: free, permit: rq.permit, user: rq.user}
+		if rq.held.Shown != nil {
+			l.member.held = &rq.held
+		}
+		l.write(&l.member, false)
 	}
 	l.budget = h.opts.InfiniteDepth
-	l.members(rq.path, real, dir, members, d == depthInfinity)
+	if d != depthZero {
+		l.members(rq.path, real, dir, members, d == depthInfinity)
+	}
 	if err := end(); err != nil && h.opts.Log != nil {
 		h.opts.Log(rq.Request, http.StatusMultiStatus, err) // the client went away meanwhile
 	}
@@ -110,15 +114,14 @@ func isBrief(h http.Header) bool {
 	return false
 }
 
-// beginMultistatus writes the head of a 207. end ends it, with the first error
-// of writing it.
+// beginMultistatus begins a 207. end ends it, with the first error of writing it.
 func beginMultistatus(w http.ResponseWriter, r *http.Request) (out *multistatus, end func() error) {
 	header := w.Header()
 	header.Set("Content-Type", xmlContentType)
 	header.Add("Vary", "Accept-Encoding, Brief, Prefer")
 	if !acceptsGzip(r.Header) {
-		w.WriteHeader(http.StatusMultiStatus)
 		out = newMultistatus(w)
+		out.head = w
 		return out, out.close
 	}
 	header.Set("Content-Encoding", "gzip")
@@ -157,76 +160,54 @@ func acceptsGzip(h http.Header) bool {
 	return false
 }
 
-// A selection is which properties an answer has, with their tags made once.
-type selection struct {
-	kind  propfindKind
-	props []selectedProp
-	// dead says that all dead properties are told of beside props.
-	dead bool
-}
-
-type selectedProp struct {
-	name xml.Name
-	tag  propTag
-	live *liveProp // nil for what can only be a dead property
-	long bool
-}
-
-// selectProps turns what was asked for into a selection. The short form, for
-// those who sent no body at all, leaves out of the members of a collection what
-// is the same of each: Explorer takes no listing over a million bytes.
-func selectProps(ask propfindBody, short bool) selection {
-	s := selection{kind: ask.kind, dead: ask.kind != findNamed}
-	named := make(map[xml.Name]bool)
-	for _, name := range ask.names {
-		p := selectedProp{name: name, tag: newPropTag(name)}
-		if i, ok := liveIndex[name]; ok {
-			p.live = &liveProps[i]
-		} else if s.dead {
-			continue // it comes with all the others
-		}
-		named[name] = true
-		s.props = append(s.props, p)
-	}
-	if ask.kind == findNamed {
-		return s
-	}
-	for i := range liveProps {
-		p := &liveProps[i]
-		if !named[p.name] && (p.all || ask.kind == findNames) {
-			s.props = append(s.props, selectedProp{p.name, newPropTag(p.name), p, p.long && short})
-		}
-	}
-	return s
-}
-
 // A lister writes entries into a multistatus.
 type lister struct {
 	h       *Handler
 	out     *multistatus
 	prefix  Path
-	props   selection
+	props   *selection
 	brief   bool
 	permit  permit // of whom it is all told
 	user    string
-	budget  int   // of a listing of infinite depth: how many entries it may still have
-	missing []int // scratch: indexes of the properties that an entry has not
+	budget  int    // of a listing of infinite depth: how many entries it may still have
+	missing []int  // scratch: indexes of the properties that an entry has not
+	member  entry  // scratch: what is being written
+	href    []byte // of the collection whose members are being written
 }
 
-// listBatch is how many members are held in memory at once.
-const listBatch = 256
+// membersAtOnce is how many members of a collection are in memory at once.
+const membersAtOnce = 256
+
+// A memberBatch has some members of a collection.
+type memberBatch struct {
+	infos [membersAtOnce]overlay.Info
+	n     int
+}
+
+var memberBatches = sync.Pool{New: func() any { return new(memberBatch) }}
+
+// read reads the next members; none after the last.
+func (b *memberBatch) read(from *overlay.File) (err error) {
+	if b.n, err = from.ReadInfos(b.infos[:]); err == io.EOF {
+		err = nil
+	}
+	return err
+}
 
 // members writes the members of a collection, and with deep what they hold.
-// from lists them; infos are the first. Symlinks are shown as what they lead
+// from lists them; batch has the first. Symlinks are shown as what they lead
 // to, but not gone into: what they lead to is elsewhere in the tree, or above.
 // real is dir without symlinks.
-func (l *lister) members(dir, real Path, from *overlay.File, infos []*overlay.Info, deep bool) (more bool) {
-	for len(infos) > 0 {
-		if !l.batch(dir, real, from, infos, deep) {
+func (l *lister) members(dir, real Path, from *overlay.File, batch *memberBatch, deep bool) (more bool) {
+	outer := l.href
+	l.href = appendHref(nil, l.prefix, dir, true)
+	defer func() { l.href = outer }()
+	free := !l.h.locks.anyWithin(real)
+	for batch.n > 0 {
+		if !l.batch(dir, real, from, batch, free, deep) {
 			return false
 		}
-		var err error
-		if infos, err = from.Infos(listBatch); err != nil && err != io.EOF {
+		if err := batch.read(from); err != nil {
 			l.unlisted(dir, err)
 			return true
 		}
@@ -234,24 +215,22 @@ func (l *lister) members(dir, real Path, from *overlay.File, infos []*overlay.In
 	return true
 }
 
-func (l *lister) batch(dir, real Path, from *overlay.File, infos []*overlay.Info, deep bool) (more bool) {
-	for _, info := range infos {
+// batch writes the members in batch. free says that nothing in dir is locked.
+func (l *lister) batch(dir, real Path, from *overlay.File, batch *memberBatch, free, deep bool) (more bool) {
+	for i := range batch.n {
+		info := &batch.infos[i]
 		if l.out.failed() {
 			return false
 		}
 		if l.h.opts.HideSymlinks && isSymlink(info) {
 			continue
 		}
-		e := &entry{h: l.h, prefix: l.prefix, path: dir.child(info.Name()), real: real.child(info.Name()), info: info, from: from, permit: l.permit, user: l.user}
-		switch {
-		case isSymlink(info) && l.permit.limited():
-			e.info, e.real = l.h.leadsTo(e.real, info)
-			e.from = nil
-		case isSymlink(info):
-			e.info, e.from = followed(l.h.tree, dir.Name(), info), nil
-			e.real = l.h.real(e.real, true)
+		e := &l.member
+		*e = entry{h: l.h, prefix: l.prefix, dir: dir, name: info.Name(), realDir: real, info: info, from: from, free: free, permit: l.permit, user: l.user}
+		if isSymlink(info) {
+			e.lead()
 		}
-		if !l.permit.sees(e.path, e.real) {
+		if l.permit.limited() && !l.permit.sees(e.path(), e.real()) {
 			continue
 		}
 		if deep {
@@ -261,12 +240,12 @@ func (l *lister) batch(dir, real Path, from *overlay.File, infos []*overlay.Info
 			}
 			l.budget--
 		}
-		if !l.permit.rights(e.path, e.real).Has(RightRead) {
+		if l.permit.limited() && !l.permit.rights(e.path(), e.real()).Has(RightRead) {
 			l.untold(e)
 		} else {
 			l.write(e, true)
 		}
-		if deep && info.IsDir() && !l.beneath(e.path, e.real) {
+		if deep && info.IsDir() && !l.beneath(e.path(), e.real()) {
 			return false
 		}
 	}
@@ -292,12 +271,13 @@ func (l *lister) beneath(dir, real Path) (more bool) {
 		l.unlisted(dir, syscall.ESTALE)
 		return true
 	}
-	infos, err := from.Infos(listBatch)
-	if err != nil && err != io.EOF {
+	batch := memberBatches.Get().(*memberBatch)
+	defer memberBatches.Put(batch)
+	if err := batch.read(from); err != nil {
 		l.unlisted(dir, err)
 		return true
 	}
-	return l.members(dir, real, from, infos, true)
+	return l.members(dir, real, from, batch, true)
 }
 
 // unlisted says that the members of a collection, or the rest of them, cannot
@@ -310,7 +290,7 @@ func (l *lister) unlisted(dir Path, err error) {
 
 // untold says of a member no more than its name: the user may not read it.
 func (l *lister) untold(e *entry) {
-	l.out.startResponse(l.prefix, e.path, e.info.IsDir())
+	l.out.startMember(l.href, e.name, e.info.IsDir())
 	l.out.status(http.StatusForbidden)
 	l.out.endResponse()
 }
@@ -326,7 +306,11 @@ func (l *lister) truncated(dir Path) {
 
 // write writes one entry.
 func (l *lister) write(e *entry, member bool) {
-	l.out.startResponse(l.prefix, e.path, e.info.IsDir())
+	if member {
+		l.out.startMember(l.href, e.name, e.info.IsDir())
+	} else {
+		l.out.startResponse(l.prefix, e.path(), e.info.IsDir())
+	}
 	if l.props.kind == findNames {
 		l.writeNames(e)
 	} else {
@@ -392,7 +376,7 @@ var neverStored = map[xml.Name]bool{
 // writeNames writes the names of the properties that the entry has.
 func (l *lister) writeNames(e *entry) {
 	l.out.startPropstat()
-	scratch := newMultistatus(io.Discard)
+	scratch := &multistatus{w: io.Discard}
 	for i := range l.props.props {
 		p := &l.props.props[i]
 		if p.live.write(scratch, p.tag, e) {

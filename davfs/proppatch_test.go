@@ -196,6 +196,13 @@ func TestChecksums(t *testing.T) {
 	if got := sums(); !strings.Contains(got, md) {
 		t.Errorf("the checksums do not come with a COPY: %q", got)
 	}
+	s.want(201, "MKCOL", "/c", "")
+	s.want(201, "MOVE", "/f", "", "Destination: /c/f")
+	s.want(201, "COPY", "/c", "", "Destination: /d")
+	s.want(201, "MOVE", "/d/f", "", "Destination: /f")
+	if got := sums(); !strings.Contains(got, md) {
+		t.Errorf("the checksums of a member do not come with a COPY of its collection: %q", got)
+	}
 	s.want(204, "PUT", "/f", "other!")
 	if got := sums(); got != "" {
 		t.Errorf("the checksums of the content before are still told: %q", got)

@@ -1,6 +1,7 @@
 package davfs
 
 import (
+	"net/http"
 	"syscall"
 
 	"overdav/overlay"
@@ -57,6 +58,18 @@ func (h *Handler) stillLeads(rq *request, twoNames bool) error {
 // limited learns of a symlink's target only where it may be read.
 func (h *Handler) lookFor(rq *request) (*overlay.Info, error) {
 	if !rq.permit.limited() {
+		if rq.Method == http.MethodGet && !hasConditions(rq.Header) && !rq.slash {
+			// Most often it is sent: then to open it is all the looking it needs.
+			if f, err := h.tree.Open(rq.path.Name()); err == nil {
+				rq.file = f
+				return f.Opened(), nil
+			}
+		}
+		if rq.Method == "PROPFIND" {
+			var err error
+			rq.held, err = h.tree.Hold(rq.path.Name(), true)
+			return rq.held.Shown, err
+		}
 		return look(h.tree, rq.path)
 	}
 	info, at, err := h.tree.Locate(rq.real.Name(), false)

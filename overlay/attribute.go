@@ -323,6 +323,11 @@ func (fsys *FS) copyXattrs(from *at.Dir, name string, to attributes, strip bool)
 	if err != nil {
 		return nil, err
 	}
+	return fsys.setXattrs(pairs, to, strip)
+}
+
+// setXattrs is copyXattrs for attributes that were read.
+func (fsys *FS) setXattrs(pairs []xattrPair, to attributes, strip bool) (late []xattrPair, err error) {
 	for _, attr := range pairs {
 		switch {
 		case strip && attr.name == capability:

@@ -92,7 +92,7 @@ func (c *checker) dir(path string) (dirs []string, err error) {
 	if err != nil {
 		c.unreadable(path, err)
 	}
-	slices.SortFunc(names, func(a, b rawName) int { return cmpString(a.name, b.name) })
+	slices.SortFunc(names, func(a, b rawName) int { return strings.Compare(a.name, b.name) })
 	for _, n := range names {
 		if c.object(d, joinPath(path, n.name), n.name) {
 			dirs = append(dirs, n.name)

@@ -1,7 +1,7 @@
 package overlay
 
 import (
-	"errors"
+	"bytes"
 	"fmt"
 	"io"
 	"syscall"
@@ -40,7 +40,7 @@ func (fsys *FS) copy(src, dst string, o CopyOptions) error {
 	}
 	defer staged.close()
 	c := copier{fsys: fsys, shallow: o.Shallow}
-	if err := c.copyObject(from, staged, true); err != nil {
+	if err := c.copyTop(from, staged, isDir); err != nil {
 		return err
 	}
 	for range maxRaces {
@@ -173,130 +173,278 @@ func (fsys *FS) showDirCopy(t *txn, p place, here presence, staged *temp, e *ent
 	return nil
 }
 
-// A copier makes copies in staging.
+// A copier makes copies in staging. One of a tree opens each directory once, and
+// reaches from there what is in it.
 type copier struct {
 	fsys    *FS
 	shallow bool
+	buf     []byte       // for small files
+	names   []byte       // for the names of attributes
+	tags    []writtenTag // of copies, not written down yet
 }
 
-// copyObject copies what the merged path shows to a name in staging.
-func (c *copier) copyObject(path string, to *temp, top bool) error {
-	f, err := c.fsys.Lstat(path)
-	if err != nil {
-		if !top && errors.Is(err, syscall.ENOENT) {
-			return nil // deleted while the tree was copied
-		}
+// copyTop copies what the merged path shows to a name in staging:
+//
+//  1. The object is copied with everything in it. Of a tree nothing is synced.
+//  2. A file is synced while it is open; for a tree, all that was written to
+//     upper's file system is, at once: a sync of each file takes minutes.
+//
+// A crash leaves it to the sweep.
+func (c *copier) copyTop(path string, to *temp, isDir bool) error {
+	if err := c.copyPath(path, to, true); err != nil {
 		return err
 	}
+	c.keepTags()
 	switch {
-	case f.st.IsDir():
-		return c.copyDir(path, &f.st, to, top)
-	case f.st.IsRegular():
-		return c.copyFile(path, to, top)
-	case f.st.IsSymlink():
-		target, err := c.fsys.Readlink(path)
-		if err != nil {
-			return err
+	case !isDir || c.fsys.durability == DurabilityNone:
+		return nil
+	case c.shallow:
+		return c.fsys.syncTemp(to, &at.Stat{Mode: syscall.S_IFDIR})
+	}
+	return c.fsys.work.SyncAll()
+}
+
+// copyPath copies what the merged path shows. What is deleted while a tree is
+// copied is left out, and so are FIFOs, sockets and devices, which mean something
+// only where they are.
+func (c *copier) copyPath(path string, to *temp, top bool) error {
+	var src *source
+	var f found
+	var target string
+	err := c.fsys.see(path, false, func(p place, seen found) (err error) {
+		f = seen
+		switch {
+		case f.st.IsRegular():
+			src, err = c.open(p.dir, f, p.name)
+		case f.st.IsSymlink():
+			target, err = f.at.Readlink(p.name)
 		}
+		return err
+	})
+	switch {
+	case at.IsMissing(err) && !top:
+		return nil
+	case err != nil:
+		return err
+	case src != nil:
+		return c.copyFile(src, to, top)
+	case f.st.IsSymlink():
 		return to.dir.Symlink(target, to.name)
+	case f.st.IsDir():
+		return c.copyDir(path, to)
 	case top:
 		return syscall.ENXIO
 	}
-	return nil // FIFOs, sockets and devices mean something only where they are
+	return nil
 }
 
-func (c *copier) copyFile(path string, to *temp, top bool) error {
-	src, err := c.fsys.open(path)
-	if !top && errors.Is(err, syscall.ENOENT) {
-		return nil // as in copyObject
+// A source is a file to be copied, with its attributes.
+type source struct {
+	file  *at.File
+	st    at.Stat
+	tag   tag
+	attrs []xattrPair
+}
+
+// open opens the regular file that was found in d.
+// Errors: errRaced when it is another by now.
+func (c *copier) open(d *dir, f found, name string) (src *source, err error) {
+	src = new(source)
+	if src.file, err = f.at.OpenFile(name); err != nil {
+		return nil, raced(err)
+	}
+	if err = src.file.Stat(&src.st); err == nil && (!src.st.Same(&f.st) || !src.st.IsRegular()) {
+		err = errRaced
+	}
+	if err == nil {
+		src.tag = c.fsys.tagOf(&found{st: src.st, layer: f.layer})
+		err = c.readAttributes(src, d, f, name)
 	}
 	if err != nil {
+		_ = src.file.Close() // only read
+		return nil, err
+	}
+	return src, nil
+}
+
+// readAttributes reads the attributes of a file, and leads to its content if it
+// is a metacopy. Most have no attribute at all.
+func (c *copier) readAttributes(src *source, d *dir, f found, name string) error {
+	if c.names == nil {
+		c.names = make([]byte, 512)
+	}
+	names, err := src.file.XattrNames(c.names)
+	if err != nil && err != syscall.EOPNOTSUPP {
 		return err
 	}
-	defer src.Close()
-	if src.read == nil {
-		return fmt.Errorf("%s became a directory while it was copied: %w", path, syscall.EISDIR)
+	metacopy, shown := false, false
+	for attr := range bytes.SplitSeq(names, []byte{0}) {
+		metacopy = metacopy || string(attr) == c.fsys.marks.metacopy
+		shown = shown || len(attr) > 0 && !c.fsys.marks.private(string(attr))
 	}
-	file, err := to.dir.Create(to.name, at.Perm(0o600))
+	if shown {
+		if src.attrs, err = c.fsys.clientXattrs(f.at, name); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !metacopy || src.st.Size == 0:
+		return nil
+	case !c.fsys.metacopy:
+		return errMetacopy
+	}
+	content, err := c.fsys.openContent(d, name, &src.st)
+	if err == nil {
+		_ = src.file.Close() // only read
+		src.file = content
+	}
+	return err
+}
+
+// smallFile is read and written at once: that takes fewer calls than a reflink
+// or copy_file_range, and less time.
+const smallFile = 64 << 10
+
+// copyFile makes a copy of src, which it closes.
+func (c *copier) copyFile(src *source, to *temp, sync bool) error {
+	defer src.file.Close()
+	file, err := to.dir.Create(to.name, src.st.Mode&0o777)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	st := src.info.st
-	copied, err := file.CopyFrom(src.read, st.Size)
-	if err != nil {
+	if err = c.copyContent(file, src); err != nil {
 		return err
 	}
-	if copied != st.Size {
-		return fmt.Errorf("%s became shorter while it was copied: %w", path, syscall.EIO)
-	}
-	if err := c.copyAttributes(path, &st, file, 0); err != nil {
+	var made at.Stat
+	if err = c.setAttributes(file, src, &made); err != nil {
 		return err
 	}
-	if c.fsys.durability != DurabilityNone {
+	if sync && c.fsys.durability != DurabilityNone {
 		if err := file.Sync(); err != nil {
 			return err
 		}
 	}
-	var copy at.Stat
-	if err := file.Stat(&copy); err != nil {
-		return err
+	c.tags = append(c.tags, writtenTag{made.Ino, tagRecord{made.Ctime.UnixNano(), src.tag}}) // the same content
+	if len(c.tags) >= maxUnwrittenTags {
+		c.keepTags()
 	}
-	c.fsys.tags.keep(c.fsys.tagOf(&found{st: st, layer: src.info.layer}), &copy) // the same content
 	return nil
 }
 
-// copyAttributes gives a copy what belongs to content: permissions, extended
-// attributes, modification time. It keeps the bit of its mode that it has from
-// the directory it was made in.
-func (c *copier) copyAttributes(path string, st *at.Stat, to attributes, inherited uint32) error {
-	return c.fsys.see(path, false, func(p place, f found) error {
-		late, err := c.fsys.copyXattrs(f.at, p.name, to, true)
-		if err != nil {
-			return err
-		}
-		if err := to.Chmod(st.Mode&0o1777 | inherited); err != nil {
-			return err
-		}
-		for _, attr := range late {
-			if err := to.Setxattr(attr.name, attr.value); err != nil {
-				return fmt.Errorf("%s: %w", attr.name, err)
-			}
-		}
-		return to.SetTimes(st.Atime, st.Mtime)
-	})
+// maxUnwrittenTags bounds the memory for them.
+const maxUnwrittenTags = 4096
+
+func (c *copier) keepTags() {
+	c.fsys.tags.keepAll(c.tags)
+	c.tags = c.tags[:0]
 }
 
-func (c *copier) copyDir(path string, st *at.Stat, to *temp, top bool) error {
-	if err := to.dir.Mkdir(to.name, 0o700); err != nil {
+func (c *copier) copyContent(to *at.RWFile, src *source) error {
+	size := src.st.Size
+	if size == 0 {
+		return nil
+	}
+	if size > smallFile || src.st.Blocks*512 < size { // large, or with holes
+		return copyContent(to, src.file, size)
+	}
+	if c.buf == nil {
+		c.buf = make([]byte, smallFile)
+	}
+	if _, err := src.file.ReadAt(c.buf[:size], 0); err == io.EOF {
+		return errShorter
+	} else if err != nil {
 		return err
 	}
-	var made at.Stat
-	if err := to.dir.Stat(to.name, &made); err != nil {
-		return err
-	}
-	if !c.shallow {
-		if err := c.copyMembers(path, to); err != nil {
-			return err
-		}
-	}
-	if err := c.copyAttributes(path, st, target{to.dir, to.name}, made.Mode&syscall.S_ISGID); err != nil {
-		return err
-	}
-	return c.fsys.syncTemp(to, st)
+	_, err := to.Write(c.buf[:size])
+	return err
 }
 
-func (c *copier) copyMembers(path string, to *temp) error {
+// setAttributes gives a copy what belongs to content: permissions, extended
+// attributes, modification time. made is what the copy is then.
+func (c *copier) setAttributes(to *at.RWFile, src *source, made *at.Stat) error {
+	late, err := c.fsys.setXattrs(src.attrs, to, true)
+	if err != nil {
+		return err
+	}
+	if err := to.SetTimes(src.st.Atime, src.st.Mtime); err != nil {
+		return err
+	}
+	if err := to.Stat(made); err != nil {
+		return err
+	}
+	perm := src.st.Mode & 0o1777
+	if len(late) == 0 && made.Mode&0o7777 == perm {
+		return nil // as it was made: the umask took nothing
+	}
+	if err := setLate(to, perm, late); err != nil {
+		return err
+	}
+	return to.Stat(made)
+}
+
+// setLate sets permissions, and then the attributes that these must precede.
+func setLate(to attributes, perm uint32, late []xattrPair) error {
+	if err := to.Chmod(perm); err != nil {
+		return err
+	}
+	for _, attr := range late {
+		if err := to.Setxattr(attr.name, attr.value); err != nil {
+			return fmt.Errorf("%s: %w", attr.name, err)
+		}
+	}
+	return nil
+}
+
+// copyDir copies the directory that the merged path shows. It keeps the bit of
+// its mode that it has from the directory it is made in.
+func (c *copier) copyDir(path string, to *temp) error {
 	src, err := c.fsys.open(path)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
+	if src.dir == nil {
+		return fmt.Errorf("%s became a file while it was copied: %w", path, syscall.ENOTDIR)
+	}
+	if err := to.dir.Mkdir(to.name, 0o700); err != nil {
+		return err
+	}
 	inner, err := to.dir.OpenRWDir(to.name)
 	if err != nil {
 		return err
 	}
 	defer inner.Close()
+	if !c.shallow {
+		if err := c.copyMembers(src, path, inner); err != nil {
+			return err
+		}
+	}
+	return c.setDirAttributes(inner, src)
+}
+
+func (c *copier) setDirAttributes(to *at.RWDir, src *File) error {
+	var made at.Stat
+	if err := to.Stat(".", &made); err != nil {
+		return err
+	}
+	attrs, err := c.fsys.clientXattrs(src.dir.top(), ".")
+	if err != nil {
+		return err
+	}
+	self := target{to, "."}
+	late, err := c.fsys.setXattrs(attrs, self, true)
+	if err != nil {
+		return err
+	}
+	st := &src.info.st
+	if err := setLate(self, st.Mode&0o1777|made.Mode&syscall.S_ISGID, late); err != nil {
+		return err
+	}
+	return self.SetTimes(st.Atime, st.Mtime)
+}
+
+func (c *copier) copyMembers(src *File, path string, to *at.RWDir) error {
 	for {
 		infos, err := src.Infos(256)
 		if err == io.EOF {
@@ -306,10 +454,26 @@ func (c *copier) copyMembers(path string, to *temp) error {
 			return err
 		}
 		for _, info := range infos {
-			member := &temp{s: to.s, dir: inner, name: info.name}
-			if err := c.copyObject(joinPath(path, info.name), member, false); err != nil {
+			member := &temp{dir: to, name: info.name}
+			if err := c.copyMember(src.dir, info, joinPath(path, info.name), member); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// copyMember copies a member of d. If it is a file, it is reached from there;
+// else, and when it is another by now, by its path.
+func (c *copier) copyMember(d *dir, info *Info, path string, to *temp) error {
+	if !info.st.IsRegular() {
+		return c.copyPath(path, to, false)
+	}
+	src, err := c.open(d, found{st: info.st, layer: info.layer, at: d.inLayer(info.layer)}, info.name)
+	if err == errRaced {
+		return c.copyPath(path, to, false)
+	}
+	if err != nil {
+		return err
+	}
+	return c.copyFile(src, to, false)
 }

@@ -369,10 +369,12 @@ func (fsys *FS) stageCopy(src *lowerObject, want amount) (*temp, error) {
 func copyContent(to *at.RWFile, from *at.File, size int64) error {
 	copied, err := to.CopyFrom(from, size)
 	if err == nil && copied != size {
-		err = fmt.Errorf("the lower file became shorter while it was copied: %w", syscall.EIO)
+		err = errShorter
 	}
 	return err
 }
+
+var errShorter = fmt.Errorf("the file became shorter while it was copied: %w", syscall.EIO)
 
 // stageSpecial makes a copy of a symlink, a FIFO, a socket or a device.
 func (fsys *FS) stageSpecial(src *lowerObject) (*temp, error) {

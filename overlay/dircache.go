@@ -61,6 +61,8 @@ type dirNode struct {
 	parent   *dirNode // nil: the root, or dropped
 	children map[string]*dirNode
 	watches  []int32
+	listing  *listing // that is kept or being filled; nil for none
+	armed    bool     // the watches tell of content too
 	used     *list.Element
 	users    int // walks and files that have dir
 	dropped  bool
@@ -132,6 +134,24 @@ func (c *dirCache) deepest(path []string) (*dir, int) {
 		c.leaves.MoveToBack(node.used)
 	}
 	return node.dir, n
+}
+
+// child returns the directory name in parent, if it is in the cache; nil
+// otherwise. Closing it gives it back.
+func (c *dirCache) child(parent *dir, name string) *dir {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hear()
+	if parent.node == nil || parent.node.dropped {
+		return nil
+	}
+	node := parent.node.children[name]
+	if node == nil {
+		return nil
+	}
+	node.users++
+	c.leaves.MoveToBack(node.used)
+	return node.dir
 }
 
 // expect says that name in parent is about to be looked up; nil when it will
@@ -219,7 +239,7 @@ func (c *dirCache) hear() {
 		}
 		// drop changes the slice.
 		for _, node := range append([]*dirNode(nil), c.watched[e.Watch]...) {
-			c.heard(node, e.Name)
+			c.heard(node, e)
 		}
 	})
 	if err != nil {
@@ -227,8 +247,15 @@ func (c *dirCache) hear() {
 	}
 }
 
-// heard drops the child name of a directory, or the directory itself.
-func (c *dirCache) heard(node *dirNode, name string) {
+// heard drops the child that an event tells of, or the directory itself.
+func (c *dirCache) heard(node *dirNode, e at.Event) {
+	if node.listing != nil && e.Name != "" {
+		node.listing.note(e)
+	}
+	if e.Content {
+		return
+	}
+	name := e.Name
 	for a := range c.coming {
 		if a.parent == node && (name == "" || a.name == name) {
 			a.spoiled = true
@@ -250,6 +277,7 @@ func (c *dirCache) dropAll() {
 	for a := range c.coming {
 		a.spoiled = true
 	}
+	c.forgetListing(c.root.listing)
 	for _, child := range c.root.children {
 		c.drop(child)
 	}
@@ -264,6 +292,7 @@ func (c *dirCache) drop(node *dirNode) {
 	for _, child := range node.children {
 		c.drop(child)
 	}
+	c.forgetListing(node.listing)
 	delete(node.parent.children, node.name)
 	c.leaves.Remove(node.used)
 	for _, w := range node.watches {

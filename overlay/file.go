@@ -67,7 +67,7 @@ func (fsys *FS) tryOpen(name string) (*File, error) {
 	if err != nil {
 		return nil, t.end(err)
 	}
-	f := &File{fsys: fsys, name: name, parent: p.dir.path, base: p.name, info: Info{name: baseName(name), st: found.st, layer: found.layer}}
+	f := &File{fsys: fsys, name: name, parent: p.dir.path, base: p.name, info: *fsys.newInfo(baseName(name), &found)}
 	switch {
 	case found.st.IsDir():
 		err = f.openDir(t, p)
@@ -93,14 +93,18 @@ func (f *File) openDir(t *txn, p place) error {
 		f.dir = p.dir
 		return nil
 	}
-	e, _, err := t.lookup(p)
+	if c := t.fsys.cache; c != nil {
+		if f.dir = c.child(p.dir, p.name); f.dir != nil {
+			return nil
+		}
+	}
+	e, err := t.fsys.lookupCached(p.dir, p.name)
 	if err != nil {
 		return err
 	}
 	if !e.isDir() {
 		return errRaced
 	}
-	t.release(e.dir)
 	f.dir = e.dir
 	return nil
 }
@@ -121,7 +125,7 @@ func (f *File) openRegular(p place, found *found) error {
 		err = f.fsys.refuseMetacopy(file)
 	}
 	if err == nil {
-		f.read = file
+		f.read, f.info.st = file, st
 		return nil
 	}
 	_ = file.Close() // only read
@@ -223,7 +227,7 @@ func (fsys *FS) openUpper(name string, flag int) (*File, error) {
 		return nil, err
 	}
 	f := &File{fsys: fsys, name: name, parent: p.dir.path, base: p.name, flag: flag, read: &file.File, write: file}
-	f.info.name = baseName(name)
+	f.info.name, f.info.tags = baseName(name), &fsys.tags
 	return f, nil
 }
 
@@ -248,7 +252,7 @@ func (fsys *FS) createFile(name string, flag int, perm fs.FileMode, follow bool)
 		return nil, t.end(err)
 	}
 	f := &File{fsys: fsys, name: name, parent: p.dir.path, base: p.name, flag: flag, read: &temp.file.File, write: temp.file}
-	f.info.name = baseName(name)
+	f.info.name, f.info.tags = baseName(name), &fsys.tags
 	err = fsys.show(t, p, here, temp, e, false)
 	if err = t.end(err); err == nil {
 		temp.file = nil // it is f's now
@@ -272,6 +276,10 @@ func (f *File) Stat() (fs.FileInfo, error) {
 	return info, nil
 }
 
+// Opened tells of the object as it was when Open or OpenFile returned, which
+// costs no call. It belongs to f.
+func (f *File) Opened() *Info { return &f.info }
+
 // Info is Stat with our own type.
 func (f *File) Info() (*Info, error) {
 	info := f.info
@@ -292,7 +300,6 @@ func (f *File) Info() (*Info, error) {
 	if err != nil {
 		return nil, pathError("stat", f.name, err)
 	}
-	info.tag = f.fsys.tagOf(&found{st: info.st, layer: info.layer})
 	return &info, nil
 }
 
@@ -467,20 +474,17 @@ func (f *File) hold() (release func(), err error) {
 
 // Infos is ReadDir with our own type.
 func (f *File) Infos(n int) ([]*Info, error) {
-	if f.dir == nil {
-		return nil, pathError("readdir", f.name, syscall.ENOTDIR)
-	}
-	release, err := f.hold()
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	if f.list.fsys == nil {
-		f.list.fsys, f.list.d = f.fsys, f.dir
-	}
 	var infos []*Info
 	for n <= 0 || len(infos) < n {
-		info, err := f.list.entry()
+		size := infosBlock
+		if n > 0 {
+			size = min(size, n-len(infos))
+		}
+		block := make([]Info, size)
+		got, err := f.ReadInfos(block)
+		for i := range got {
+			infos = append(infos, &block[i])
+		}
 		if err == io.EOF {
 			if n > 0 && len(infos) == 0 {
 				return nil, io.EOF
@@ -488,32 +492,74 @@ func (f *File) Infos(n int) ([]*Info, error) {
 			break
 		}
 		if err != nil {
-			return infos, pathError("readdir", f.name, err)
+			return infos, err
 		}
-		infos = append(infos, info)
 	}
 	return infos, nil
 }
 
+const infosBlock = 64
+
+// ReadInfos sets infos to the next objects of a directory and returns how many
+// it set, or io.EOF after the last. A listing costs little more than a call for
+// each object, and one that is kept (listing.go) not even that.
+func (f *File) ReadInfos(infos []Info) (int, error) {
+	if f.dir == nil {
+		return 0, pathError("readdir", f.name, syscall.ENOTDIR)
+	}
+	release, err := f.hold()
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	if f.list.fsys == nil {
+		f.list.fsys, f.list.d = f.fsys, f.dir
+	}
+	n, err := f.list.fill(infos)
+	if err == io.EOF {
+		return 0, io.EOF
+	}
+	return n, pathError("readdir", f.name, err)
+}
+
 // MemberXattr returns an extended attribute of a member of the directory that
-// Infos returned, as FS.Getxattr does, but of the member itself where it is a
-// symlink, and without walking there.
+// ReadInfos told of, as FS.Getxattr does, but of the member itself where it is a
+// symlink, and without walking there. That there is none is one error for all.
 func (f *File) MemberXattr(member *Info, attr string) ([]byte, error) {
 	if f.dir == nil {
 		return nil, pathError("getxattr", f.name, syscall.ENOTDIR)
+	}
+	if member.kept.hasNot(attr) {
+		return nil, errNoXattr
 	}
 	stored, err := f.fsys.marks.stored(attr)
 	if err != nil {
 		return nil, pathError("getxattr", joinPath(f.name, member.name), err)
 	}
-	for i := range f.dir.sources() {
-		if d, layer := f.dir.source(i); layer == member.layer {
-			value, err := d.Getxattr(member.name, stored)
-			return value, pathError("getxattr", joinPath(f.name, member.name), err)
+	d := f.dir.inLayer(member.layer)
+	if d == nil {
+		return nil, pathError("getxattr", joinPath(f.name, member.name), syscall.ESTALE)
+	}
+	value, err := d.Getxattr(member.name, stored)
+	if err == syscall.ENODATA {
+		member.kept.noteAbsent(attr)
+		return nil, errNoXattr
+	}
+	return value, pathError("getxattr", joinPath(f.name, member.name), err)
+}
+
+// inLayer is the directory in one layer; nil when that has none.
+func (d *dir) inLayer(index int) *at.Dir {
+	for i := range d.sources() {
+		if source, layer := d.source(i); layer == index {
+			return source
 		}
 	}
-	return nil, pathError("getxattr", joinPath(f.name, member.name), syscall.ESTALE)
+	return nil
 }
+
+// errNoXattr is made once, for listings that ask for the attributes of many.
+var errNoXattr = pathError("getxattr", "member", syscall.ENODATA)
 
 // SyscallConn gives net/http the descriptor of a regular file (sendfile(2)).
 func (f *File) SyscallConn() (syscall.RawConn, error) {

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"encoding/hex"
 	"io/fs"
 	"time"
 
@@ -13,12 +14,13 @@ type Info struct {
 	name  string
 	st    at.Stat
 	layer int // 0 is upper
-	tag   tag
+	tags  *tagTable
+	kept  keptRef // of a listing that is kept, where it is in that
 }
 
 // newInfo tells of what was found, by the name that it is called.
 func (fsys *FS) newInfo(name string, f *found) *Info {
-	return &Info{name: name, st: f.st, layer: f.layer, tag: fsys.tagOf(f)}
+	return &Info{name: name, st: f.st, layer: f.layer, tags: &fsys.tags}
 }
 
 // Name is the last component of the name.
@@ -76,4 +78,15 @@ func (i *Info) Device() uint64 { return i.st.Rdev }
 // ETag is an unquoted strong entity tag (RFC 9110, section 8.8.3): every change
 // of the content changes it, even one that restores size and modification
 // time; a copy-up, a rename and a restart do not.
-func (i *Info) ETag() string { return i.tag.String() }
+func (i *Info) ETag() string { return string(i.AppendETag(nil)) }
+
+// AppendETag appends ETag to dst.
+func (i *Info) AppendETag(dst []byte) []byte {
+	var t tag
+	if i.layer != 0 || i.tags == nil { // a lower's, or nobody's yet
+		t = derivedTag(&i.st)
+	} else {
+		t = i.tags.of(&i.st)
+	}
+	return hex.AppendEncode(dst, t[:])
+}

@@ -174,7 +174,8 @@ func (f *File) openBelow(p place, found *found) (err error) {
 		f.limit = found.st.Size
 	}
 	f.below = true
-	f.info.tag = f.fsys.tagOf(found)
+	// A table of its own: the tag is of this content for good.
+	f.info.tags = &tagTable{pinned: map[uint64]tag{found.st.Ino: f.fsys.tagOf(found)}}
 	return nil
 }
 

@@ -1,74 +1,75 @@
 package overlay
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"overdav/overlay/internal/at"
 )
 
-// A lister reads the names of a directory. One that is in a single layer is
-// read straight from there. Of a merged one a snapshot is taken when the first
-// name is asked for: each name once, from the topmost layer that has it, in
-// the order of bytes; rewinding takes a new one (overlayfs.rst, "readdir").
+// A lister reads the objects of a directory, each name once, from the topmost
+// layer that has it (overlayfs.rst, "readdir"). Upper's names are read when the
+// first is asked for, those of the lowers as they are come to. Rewinding begins
+// anew.
 //
 // Whoever lists stats each name in the layer it came from, which is also how
-// whiteouts are dropped: a listing and a lookup never disagree.
+// whiteouts are dropped: a listing and a lookup never disagree. What a listing
+// found may be kept for the next one (listing.go).
 type lister struct {
-	fsys   *FS
-	d      *dir
-	stream *at.DirReader // of a single layer
-	names  nameSet       // of a merged directory
-	next   int
-	loaded bool
+	fsys *FS
+	d    *dir
+
+	source             int           // that is being read
+	stream             *at.DirReader // of it; nil when it has not begun
+	names              *nameTable    // met so far, where one could come again; nil in a single layer
+	next               int           // of names, or of kept's objects
+	ahead              int           // names that were read before they are asked for: upper's
+	kept               *listing      // gives the objects, or is being filled; else nil
+	fills, fromListing bool          // which of the two
+	began              bool
 }
 
-// A nameSet holds names in one piece of memory: a few bytes for each beyond
-// its own.
-type nameSet struct {
-	bytes []byte
-	refs  []nameRef
-}
-
-type nameRef struct {
-	start  uint32
-	length uint8
-	source uint16 // 0 the first of sources
-}
-
-func (n *nameSet) name(r nameRef) []byte { return n.bytes[r.start : r.start+uint32(r.length)] }
-
-// add reads the names of one layer.
-func (n *nameSet) add(d *at.Dir, source int) error {
-	r, err := d.Reader()
+// begin begins the listing.
+func (l *lister) begin() error {
+	l.began = true
+	if l.kept, l.fills = l.fsys.cache.listing(l.d); l.kept != nil && !l.fills {
+		ok, err := l.kept.refresh(l.fsys, l.d)
+		if l.fromListing = ok; ok || err != nil {
+			return err
+		}
+		l.kept = nil
+	}
+	switch {
+	case l.fills:
+		l.names = &l.kept.names
+	case l.d.sources() > 1:
+		l.names = new(nameTable)
+	}
+	if l.d.upper == nil || l.d.sources() == 1 {
+		return nil
+	}
+	// A rename within the directory is seen whole or not at all.
+	defer l.fsys.names.rlock(l.d.path)()
+	r, err := l.d.upper.Reader()
 	if err != nil {
-		return err
+		return l.readError(0, err)
 	}
 	defer r.Close()
 	for {
 		name, _, ok, err := r.Next()
-		if err != nil || !ok {
-			return err
+		if err != nil {
+			return l.readError(0, err)
 		}
-		n.refs = append(n.refs, nameRef{uint32(len(n.bytes)), uint8(len(name)), uint16(source)})
-		n.bytes = append(n.bytes, name...)
+		if !ok {
+			break
+		}
+		l.names.add(name, 0)
 	}
-}
-
-// merge leaves of each name the topmost.
-func (n *nameSet) merge() {
-	slices.SortFunc(n.refs, func(a, b nameRef) int {
-		if c := bytes.Compare(n.name(a), n.name(b)); c != 0 {
-			return c
-		}
-		return int(a.source) - int(b.source)
-	})
-	n.refs = slices.CompactFunc(n.refs, func(a, b nameRef) bool {
-		return bytes.Equal(n.name(a), n.name(b))
-	})
+	l.source, l.ahead = 1, len(l.names.refs)
+	return nil
 }
 
 // sources of a directory's names, topmost first.
@@ -90,36 +91,6 @@ func (d *dir) source(i int) (*at.Dir, int) {
 	return d.lowers[i].Dir, d.lowers[i].layer.index
 }
 
-// load begins the listing.
-func (l *lister) load() error {
-	if l.d.sources() == 1 {
-		d, _ := l.d.source(0)
-		var err error
-		l.stream, err = d.Reader()
-		l.loaded = err == nil
-		return l.readError(0, err)
-	}
-	l.names = nameSet{}
-	for i := range l.d.sources() {
-		d, layer := l.d.source(i)
-		var unlock func()
-		if layer == 0 {
-			// A rename within the directory is seen whole or not at all.
-			unlock = l.fsys.names.rlock(l.d.path)
-		}
-		err := l.names.add(d, i)
-		if unlock != nil {
-			unlock()
-		}
-		if err != nil {
-			return l.readError(i, err)
-		}
-	}
-	l.names.merge()
-	l.loaded = true
-	return nil
-}
-
 func (l *lister) readError(source int, err error) error {
 	if err == nil {
 		return nil
@@ -135,61 +106,108 @@ func (l *lister) layerOf(source int) *lowerLayer {
 	return l.fsys.root.lowers[index-1].layer
 }
 
-// entry returns the next object; io.EOF after the last.
-func (l *lister) entry() (*Info, error) {
-	if !l.loaded {
-		if err := l.load(); err != nil {
-			return nil, err
+// fill sets infos to the next objects and returns how many there were; io.EOF
+// and none after the last.
+func (l *lister) fill(infos []Info) (n int, err error) {
+	if !l.began {
+		if err := l.begin(); err != nil {
+			return 0, err
 		}
 	}
-	for {
+	if l.fromListing {
+		return l.fillFromKept(infos)
+	}
+	for n < len(infos) {
 		name, source, err := l.nextName()
-		if err != nil {
-			return nil, err
+		if err == nil {
+			var ok bool
+			if ok, err = l.stat(name, source, &infos[n]); ok {
+				n++
+			}
 		}
-		info, err := l.stat(name, source)
-		if err != nil || info != nil {
-			return info, err
+		if err == io.EOF && n > 0 {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
 		}
 	}
+	return n, nil
 }
 
+// nextName returns the next name and where it is from.
 func (l *lister) nextName() (name string, source int, err error) {
-	if l.stream != nil {
+	if l.next < l.ahead {
+		name, source = string(l.names.name(l.next)), int(l.names.refs[l.next].source)
+		l.next++
+		return name, source, nil
+	}
+	for l.source < l.d.sources() {
+		if l.stream == nil {
+			d, _ := l.d.source(l.source)
+			if l.stream, err = d.Reader(); err != nil {
+				return "", 0, l.readError(l.source, err)
+			}
+		}
 		raw, _, ok, err := l.stream.Next()
 		if err != nil {
-			return "", 0, l.readError(0, err)
+			return "", 0, l.readError(l.source, err)
 		}
 		if !ok {
-			return "", 0, io.EOF
+			l.stream.Close()
+			l.stream = nil
+			l.source++
+			continue
 		}
-		return string(raw), 0, nil
+		if l.isNew(raw) {
+			return string(raw), l.source, nil
+		}
 	}
-	if l.next >= len(l.names.refs) {
-		return "", 0, io.EOF
-	}
-	ref := l.names.refs[l.next]
-	l.next++
-	return string(l.names.name(ref)), int(ref.source), nil
+	l.complete()
+	return "", 0, io.EOF
 }
 
-// stat looks a listed name up in the layer it came from; nil when it is a
+// isNew says whether no source above has a name. The names of the last source
+// need not be remembered, unless the listing is kept.
+func (l *lister) isNew(name []byte) bool {
+	switch {
+	case l.names == nil:
+		return true
+	case l.fills || l.source < l.d.sources()-1:
+		_, added := l.names.add(name, l.source)
+		return added
+	}
+	return l.names.find(name) < 0
+}
+
+// stat looks a listed name up in the layer it came from; not ok when it is a
 // whiteout or gone meanwhile.
-func (l *lister) stat(name string, source int) (*Info, error) {
-	d, layer := l.d.source(source)
-	f := found{layer: layer, at: d}
-	err := d.Stat(name, &f.st)
+func (l *lister) stat(name string, source int, info *Info) (ok bool, err error) {
+	ok, err = l.fsys.statIn(l.d, name, source, info)
+	if err != nil {
+		l.abandon()
+		return false, l.readError(source, err)
+	}
+	if l.fills {
+		l.keep(info, ok)
+	}
+	return ok, nil
+}
+
+// statIn tells of name in one source of d; not ok for a whiteout and for what is
+// not there.
+func (fsys *FS) statIn(d *dir, name string, source int, info *Info) (ok bool, err error) {
+	from, layer := d.source(source)
+	*info = Info{name: name, layer: layer, tags: &fsys.tags}
+	err = from.Stat(name, &info.st)
 	if at.IsMissing(err) {
-		return nil, nil
+		return false, nil
 	}
 	if err != nil {
-		return nil, l.readError(source, err)
+		return false, err
 	}
-	white, err := l.fsys.marks.isWhiteout(d, name, &f.st)
-	if white || err != nil {
-		return nil, l.readError(source, err)
-	}
-	return l.fsys.newInfo(name, &f), nil
+	white, err := fsys.marks.isWhiteout(from, name, &info.st)
+	return err == nil && !white, err
 }
 
 // rewind begins again: names made since are seen.
@@ -202,7 +220,9 @@ func (l *lister) rewind() {
 func (l *lister) close() {
 	if l.stream != nil {
 		l.stream.Close()
+		l.stream = nil
 	}
+	l.abandon()
 }
 
 // eachName calls fn with every name that a layer has in d, whiteouts too, some
@@ -251,10 +271,8 @@ func (fsys *FS) ReadDir(name string) ([]*Info, error) {
 	}
 	defer f.Close()
 	infos, err := f.Infos(-1)
-	slices.SortFunc(infos, func(a, b *Info) int { return cmpString(a.name, b.name) })
+	slices.SortFunc(infos, func(a, b *Info) int { return strings.Compare(a.name, b.name) })
 	return infos, pathError("readdir", name, err)
 }
-
-func cmpString(a, b string) int { return bytes.Compare([]byte(a), []byte(b)) }
 
 var _ fs.DirEntry = (*Info)(nil)

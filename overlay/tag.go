@@ -103,18 +103,39 @@ func (t *tagTable) unpin(st *at.Stat) {
 
 // keep writes down that the file of which st tells still has a tag.
 func (t *tagTable) keep(tag tag, st *at.Stat) {
+	t.keepAll([]writtenTag{{st.Ino, tagRecord{st.Ctime.UnixNano(), tag}}})
+}
+
+// A writtenTag is a record and the inode it is of.
+type writtenTag struct {
+	ino uint64
+	tagRecord
+}
+
+// keepAll is keep for many files, at the price of one.
+func (t *tagTable) keepAll(tags []writtenTag) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, ok := t.known[st.Ino]; !ok && len(t.known) >= maxTags {
+	var data []byte
+	for _, w := range tags {
+		if _, ok := t.known[w.ino]; !ok && len(t.known) >= maxTags {
+			continue
+		}
+		t.known[w.ino] = w.tagRecord
+		data = append(data, w.encode(w.ino)...)
+		t.written++
+	}
+	t.write(data)
+}
+
+// write appends records to the file.
+// Preconditions: t.mu is locked.
+func (t *tagTable) write(data []byte) {
+	if t.file == nil || len(data) == 0 {
 		return
 	}
-	r := tagRecord{st.Ctime.UnixNano(), tag}
-	t.known[st.Ino] = r
-	if t.file == nil {
-		return
-	}
-	_, _ = t.file.Write(r.encode(st.Ino)) // see tagTable: what is lost is cheap
-	if t.written++; t.written > 2*len(t.known)+spareTags {
+	_, _ = t.file.Write(data) // see tagTable: what is lost is cheap
+	if t.written > 2*len(t.known)+spareTags {
 		t.rewrite()
 	}
 }

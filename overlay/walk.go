@@ -259,11 +259,11 @@ func (w *walker) follow(f found, name string) error {
 }
 
 // jump enters all but the last component at once where nothing can be merged
-// any more: beneath a directory of the lowest layer alone, no mark counts. It
-// leaves symlinks and whatever it cannot enter to step.
+// any more: beneath a directory of the lowest layer alone, no mark counts. What
+// the cache can keep is entered one by one, for the next time. It leaves symlinks and whatever it cannot enter to step.
 func (w *walker) jump() bool {
 	d := w.at
-	if d.upper != nil || len(d.lowers) != 1 || !d.lowers[0].layer.last || len(w.fsys.traps) > 0 {
+	if d.node != nil || d.upper != nil || len(d.lowers) != 1 || !d.lowers[0].layer.last || len(w.fsys.traps) > 0 {
 		return false
 	}
 	way := w.pending[:len(w.pending)-1]

@@ -68,6 +68,10 @@ func (f *File) Flags() uint32 { return sysFlags(f.fd) }
 // Getxattr returns the attribute attr of the open file.
 func (f *File) Getxattr(attr string) ([]byte, error) { return sysFgetxattr(f.fd, attr) }
 
+// XattrNames returns the names of the file's attributes as flistxattr(2) does,
+// each ended by a NUL, in buf if they fit.
+func (f *File) XattrNames(buf []byte) ([]byte, error) { return sysFlistxattr(f.fd, buf) }
+
 // SyscallConn gives net/http the descriptor, so that a file is sent without
 // passing through this process (sendfile(2)).
 func (f *File) SyscallConn() (syscall.RawConn, error) { return rawFile{f}, nil }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -80,16 +81,31 @@ func sysClose(fd int) error { return unix.Close(fd) }
 
 const statxMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME | unix.STATX_MNT_ID
 
-// sysStat looks name up in a directory; "" is the open file itself.
+// sysStat looks name up in a directory; "" is the open file itself. A listing
+// makes one call for each name: nothing of it is allocated.
 func sysStat(dirfd int, name string, st *Stat) error {
-	var sx unix.Statx_t
+	var path [unix.NAME_MAX + 1]byte
+	if len(name) >= len(path) {
+		return unix.ENAMETOOLONG
+	}
+	if strings.IndexByte(name, 0) >= 0 {
+		return unix.EINVAL
+	}
+	copy(path[:], name)
 	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
 	if name == "" {
 		flags |= unix.AT_EMPTY_PATH
 	}
-	err := retry(func() error { return unix.Statx(dirfd, name, flags, statxMask, &sx) })
-	if err != nil {
-		return err
+	var sx unix.Statx_t
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(dirfd), uintptr(unsafe.Pointer(&path[0])),
+			uintptr(flags), statxMask, uintptr(unsafe.Pointer(&sx)), 0)
+		if errno == 0 {
+			break
+		}
+		if errno != unix.EINTR {
+			return errno
+		}
 	}
 	*st = Stat{
 		Mode: uint32(sx.Mode), UID: sx.Uid, GID: sx.Gid, Nlink: sx.Nlink,

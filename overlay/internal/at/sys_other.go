@@ -72,13 +72,14 @@ func ProbeOverlay(upper string) error { return syscall.ENOSYS }
 // ProbeOverlayUnprivileged answers ENOSYS: only Linux has overlayfs.
 func ProbeOverlayUnprivileged(upper string) error { return syscall.ENOSYS }
 
-func sysWatcher() (int, error)         { return -1, syscall.ENOSYS }
-func sysWatch(int, int) (int32, error) { return 0, syscall.ENOSYS }
-func sysUnwatch(int, int32)            {}
-func isAgain(error) bool               { return false }
-func isInterrupted(error) bool         { return false }
-func parseEvents([]byte, func(Event))  {}
-func sysWatchable(int) bool            { return false }
+func sysWatcher() (int, error)                { return -1, syscall.ENOSYS }
+func sysWatch(int, int) (int32, error)        { return 0, syscall.ENOSYS }
+func sysWatchContent(int, int) (int32, error) { return 0, syscall.ENOSYS }
+func sysUnwatch(int, int32)                   {}
+func isAgain(error) bool                      { return false }
+func isInterrupted(error) bool                { return false }
+func parseEvents([]byte, func(Event))         {}
+func sysWatchable(int) bool                   { return false }
 
 // MaxDescriptors is how many files this process may have open.
 func MaxDescriptors() int { return 1024 }

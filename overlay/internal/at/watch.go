@@ -22,6 +22,9 @@ type Event struct {
 	// Name was made, removed, renamed or given other attributes; "" says that
 	// the directory itself was.
 	Name string
+	// Content says that the name was opened, written to or cut, and is still the
+	// same object; only of a directory that AddContent watches.
+	Content bool
 	// Lost says that events were dropped: anything may have changed.
 	Lost bool
 }
@@ -66,11 +69,16 @@ func NewWatcher() (*Watcher, error) {
 // Add watches the directory d. A directory that is watched already keeps its
 // number.
 // Errors: ENOSPC when this user watches as many as allowed; EACCES.
-func (w *Watcher) Add(d *Dir) (watch int32, err error) {
+func (w *Watcher) Add(d *Dir) (watch int32, err error) { return w.add(d, sysWatch) }
+
+// AddContent is Add, also for what happens to the content of the files in d.
+func (w *Watcher) AddContent(d *Dir) (watch int32, err error) { return w.add(d, sysWatchContent) }
+
+func (w *Watcher) add(d *Dir, add func(fd, dirfd int) (int32, error)) (watch int32, err error) {
 	q := &theQueue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if watch, err = sysWatch(q.fd, d.fd); err != nil {
+	if watch, err = add(q.fd, d.fd); err != nil {
 		return 0, err
 	}
 	if !slices.Contains(q.watching[watch], w) {

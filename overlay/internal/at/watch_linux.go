@@ -7,13 +7,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const watchMask = unix.IN_ATTRIB | unix.IN_CREATE | unix.IN_DELETE | unix.IN_DELETE_SELF |
+// watchMask is what tells that a name leads elsewhere. Others may watch the same
+// directory, for more: what they asked for stays.
+const watchMask = unix.IN_MASK_ADD | unix.IN_ATTRIB | unix.IN_CREATE | unix.IN_DELETE | unix.IN_DELETE_SELF |
 	unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+
+// contentMask is what tells of a file that may have other content, or will:
+// who opens it may write through a mapping, of which nothing tells.
+const contentMask = unix.IN_OPEN | unix.IN_MODIFY | unix.IN_CLOSE_WRITE
 
 func sysWatcher() (int, error) { return unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK) }
 
 func sysWatch(fd, dirfd int) (int32, error) {
 	watch, err := unix.InotifyAddWatch(fd, procFD(dirfd), watchMask)
+	return int32(watch), err
+}
+
+func sysWatchContent(fd, dirfd int) (int32, error) {
+	watch, err := unix.InotifyAddWatch(fd, procFD(dirfd), watchMask|contentMask)
 	return int32(watch), err
 }
 
@@ -32,7 +43,10 @@ func parseEvents(buf []byte, fn func(Event)) {
 		mask := binary.NativeEndian.Uint32(buf[4:])
 		end := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(buf[12:]))
 		name, _, _ := bytes.Cut(buf[unix.SizeofInotifyEvent:end], []byte{0})
-		fn(Event{Watch: watch, Name: string(name), Lost: mask&unix.IN_Q_OVERFLOW != 0})
+		content := mask&contentMask != 0
+		if !content || len(name) > 0 && mask&unix.IN_ISDIR == 0 { // opening a directory changes nothing
+			fn(Event{Watch: watch, Name: string(name), Content: content, Lost: mask&unix.IN_Q_OVERFLOW != 0})
+		}
 		buf = buf[end:]
 	}
 }
