@@ -26,6 +26,7 @@ type Config struct {
 	Listen         string        `yaml:"listen"`      // host:port, unix:PATH or systemd
 	SocketMode     string        `yaml:"socket_mode"` // of unix:PATH; "" is what the umask leaves
 	TLS            TLSConfig     `yaml:"tls"`
+	Landlock       string        `yaml:"landlock" oneof:"try require off"`
 	PublicURL      string        `yaml:"public_url"`      // of Listen's root, as clients write it; "" is what they say
 	TrustedProxies []string      `yaml:"trusted_proxies"` // addresses, and ranges in CIDR notation
 	Anonymous      bool          `yaml:"anonymous"`       // serve everybody who can reach Listen
@@ -80,6 +81,7 @@ func defaultConfig() Config {
 	return Config{
 		Listen:      "127.0.0.1:8080",
 		TLS:         defaultTLS(),
+		Landlock:    "try",
 		StopTimeout: 30 * time.Second,
 		Auth:        defaultAuth(),
 		Log:         LogConfig{Level: "info", Format: "auto"},

@@ -33,7 +33,7 @@ davfs                   overlay golang.org/x/net/webdav go.etcd.io/bbolt
 web                     overlay overlay/changes davfs
 auth                    golang.org/x/crypto github.com/tg123/go-htpasswd github.com/bmatcuk/doublestar/v4
 main                    overlay overlay/changes davfs web auth github.com/rs/zerolog github.com/goccy/go-yaml golang.org/x/term
-                        github.com/prometheus/client_golang github.com/coreos/go-systemd/v22
+                        github.com/prometheus/client_golang github.com/coreos/go-systemd/v22 github.com/landlock-lsm/go-landlock
 integration_test
 integration_test/judges
 

@@ -107,6 +107,15 @@ func parseSettings(cmd string, args []string, file string, help io.Writer) (stri
 	return file, given, err
 }
 
+// configFileOf is the name of the file that configure reads, "" if none.
+func configFileOf(cmd string, args []string, getenv func(string) string) string {
+	file, _, err := parseSettings(cmd, args, getenv("OVERDAV_CONFIG"), io.Discard)
+	if err != nil { // configure has reported it
+		return ""
+	}
+	return file
+}
+
 func (s setting) isBool() bool {
 	c := defaultConfig()
 	return s.value(&c).Kind() == reflect.Bool

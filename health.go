@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"sync"
@@ -173,7 +174,10 @@ func newHealth(all shares, log zerolog.Logger) *health {
 // readDir reads something of a directory. Its attributes alone would not do:
 // they may come from a cache while the server behind the mount hangs.
 func readDir(dir string) error {
-	f, err := os.Open(dir)
+	f, err := os.OpenFile(dir, os.O_RDONLY|noAtime, 0)
+	if errors.Is(err, fs.ErrPermission) && noAtime != 0 { // another's: open(2), O_NOATIME
+		f, err = os.Open(dir)
+	}
 	if err != nil {
 		return err
 	}

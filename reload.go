@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/rs/zerolog"
 )
 
@@ -53,7 +54,9 @@ func (rl *reloads) start() (stop func()) {
 	go func() {
 		defer close(ended)
 		for range hup {
+			tellManager(rl.log, reloadingState())
 			rl.reload()
+			tellManager(rl.log, daemon.SdNotifyReady)
 		}
 	}()
 	return func() {

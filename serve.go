@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
 )
 
 // serve serves until it is told to stop.
@@ -22,7 +24,9 @@ func serve(e env, args []string) error {
 	if err != nil {
 		return err
 	}
-	log := newLog(c.Log, e.stderr)
+	lines := newLogBuffer(e.stderr)
+	defer lines.flush()
+	log := newLog(c.Log, lines)
 	c.Limits.allowThreads(len(c.Shares))
 	limitMemory(e.getenv, os.DirFS("/"), log)
 	all, err := newShares(c, stateHome(e.getenv, os.Geteuid()), log)
@@ -71,16 +75,22 @@ func serve(e env, args []string) error {
 	reload.add(all.reload)
 	h, err := newRouter(c, all, door)
 	if err == nil {
-		announce(e.stdout, c, lns, all)
 		if c.Anonymous {
 			log.Warn().Msg("everybody who can reach the address may read and write")
 		}
 		srv := newServer(h, log, c)
 		srv.http.TLSConfig = certs.config()
+		srv.lines = lines
 		srv.audit, srv.metrics, srv.health = audit, counts, newHealth(all, log)
 		var stop func()
 		if stop, err = counts.start(c.Metrics, srv, h, log); err == nil {
 			defer stop()
+			err = newSandbox(c, configFileOf("serve", args, e.getenv), all).enter(c.Landlock, log)
+		}
+		if err == nil {
+			announce(e.stdout, c, lns, all)
+			tellManager(log, daemon.SdNotifyReady)
+			go feedWatchdog(ctx, srv.health.check, log)
 			err = srv.run(ctx, stopListening, lns...)
 		}
 	}

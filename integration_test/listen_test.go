@@ -202,3 +202,35 @@ func TestSocketHasTheModesAskedFor(t *testing.T) {
 		}
 	}
 }
+
+// sd_notify(3): what systemd is told, and in which order.
+func TestServiceManagerIsTold(t *testing.T) {
+	_, args := newShare(t)
+	dir := openDir(t)
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: dir + "/notify"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetReadDeadline(time.Now().Add(giveUp)); err != nil {
+		t.Fatal(err)
+	}
+	expect := func(want string) {
+		t.Helper()
+		buf := make([]byte, 1024)
+		n, err := conn.Read(buf)
+		if got := string(buf[:n]); err != nil || !strings.HasPrefix(got, want) {
+			t.Fatalf("the manager was told %q, %v, want %s", got, err, want)
+		}
+	}
+	cmd := command(dir, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+dir+"/notify", "WATCHDOG_USEC=900000000")
+	s := startServer(t, cmd)
+	expect("READY=1")
+	expect("WATCHDOG=1")
+	s.signal(syscall.SIGHUP)
+	expect("RELOADING=1\nMONOTONIC_USEC=")
+	expect("READY=1")
+	s.stop()
+	expect("STOPPING=1")
+}
