@@ -272,7 +272,7 @@ func (h *Handler) hold(rq *request, paths ...Path) (release func(), err error) {
 			unlock()
 		}
 	}()
-	if err = h.lookAgain(rq, len(paths) > 1); err != nil {
+	if err = h.seeAgain(rq, len(paths) > 1); err != nil {
 		return nil, err
 	}
 	if err = h.allowed(rq); err != nil {
@@ -392,7 +392,8 @@ func (h *Handler) seeAt(real Path, info **overlay.Info) (overlay.Sight, error) {
 	return sight, nil
 }
 
-// lookAgain looks what is there and what the user may do to it.
+// lookAgain looks what is there and what the user may do to it, whose rights are
+// limited.
 //
 // Preconditions: the names are held.
 func (h *Handler) lookAgain(rq *request, twoNames bool) (err error) {
