@@ -127,6 +127,10 @@ func (f *configFile) mapping(node ast.Node, v reflect.Value, key string) {
 		field, ok := fieldByKey(v, name)
 		switch {
 		case !ok:
+			if before, _, cut := strings.Cut(full, "$"); cut { // a part of a hash is not repeated
+				f.errorf(tk, before+"$...", "unknown key; between braces a comma ends a value: put a value that has commas in quotes")
+				break
+			}
 			f.errorf(tk, full, "%s", unknownKey(full, v))
 		case seen[name]:
 			f.errorf(tk, full, "is there twice; remove one")

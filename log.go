@@ -65,6 +65,9 @@ func init() { zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00" }
 
 // isTerminal says whether a person is likely to read w.
 func isTerminal(w io.Writer) bool {
+	if b, ok := w.(*logBuffer); ok {
+		w = b.out
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return false

@@ -24,7 +24,9 @@ func serve(e env, args []string) error {
 	if err != nil {
 		return err
 	}
-	log := newLog(c.Log, e.stderr)
+	lines := newLogBuffer(e.stderr)
+	defer lines.flush()
+	log := newLog(c.Log, lines)
 	c.Limits.allowThreads(len(c.Shares))
 	limitMemory(e.getenv, os.DirFS("/"), log)
 	all, err := newShares(c, stateHome(e.getenv, os.Geteuid()), log)
@@ -78,6 +80,7 @@ func serve(e env, args []string) error {
 		}
 		srv := newServer(h, log, c)
 		srv.http.TLSConfig = certs.config()
+		srv.lines = lines
 		srv.audit, srv.metrics, srv.health = audit, counts, newHealth(all, log)
 		var stop func()
 		if stop, err = counts.start(c.Metrics, srv, h, log); err == nil {

@@ -26,6 +26,7 @@ type server struct {
 	http        http.Server
 	log         zerolog.Logger
 	stopTimeout time.Duration
+	lines       *logBuffer     // of log; nil: nothing waits there
 	audit       *audit         // nil: nothing is audited
 	metrics     *metrics       // nil: nothing is counted
 	health      *health        // nil: nobody is told
@@ -121,7 +122,7 @@ func (s *server) accept(ln net.Listener, overTLS bool) error {
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.running.Add(1)
 	defer s.running.Done()
-	defer endOnPanic()
+	defer endOnPanic(s.lines)
 	x := &exchange{record: newRecord(r, s.proxies), stall: s.stall}
 	r = x.begin(w, r)
 	w.Header()["X-Content-Type-Options"] = noSniff
@@ -149,7 +150,7 @@ var noSniff = []string{"nosniff"}
 // on. A panic is a mistake of ours, and may have left the locks of the tree
 // held: a program that ended leaves a sound tree and is started again, one that
 // goes on answers nobody.
-func endOnPanic() {
+func endOnPanic(lines *logBuffer) {
 	p := recover()
 	if p == nil {
 		return
@@ -157,6 +158,7 @@ func endOnPanic() {
 	if p == http.ErrAbortHandler {
 		panic(p) // not a mistake: it closes the connection
 	}
+	lines.flush() // what led to it
 	fmt.Fprintf(os.Stderr, "overdav: a mistake of overdav's, please report it: %v\n%s", p, debug.Stack())
 	os.Exit(exitPanic)
 }

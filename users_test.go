@@ -48,6 +48,14 @@ func TestMistakesInUsersAndRules(t *testing.T) {
 			},
 		},
 		{
+			"a hash with commas", "users: [{ name: alice, password: $argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$a2V5 }]\nshares: [{ lower: [/srv] }]\n",
+			[]string{
+				"FILE:1:57: users[0].t=2: unknown key; remove it",
+				"FILE:1:61: users[0].p=1$...: unknown key; between braces a comma ends a value: put a value that has commas in quotes",
+				"FILE:1:24: users[0].password: a damaged argon2id hash; it looks like $argon2id$v=19$m=19456,t=2,p=1$SALT$KEY; make one with overdav hash-password",
+			},
+		},
+		{
 			"auth", "auth: { user_header: Authorization, cache: 25h, tokens: t }\nshares: [{ lower: [/srv] }]\n",
 			[]string{
 				`FILE:1:9: auth.user_header: "Authorization" cannot be the name of a header; write it as in X-Remote-User`,

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -294,4 +295,30 @@ func FuzzTokenFile(f *testing.F) {
 			t.Error("a hash of another length")
 		}
 	})
+}
+
+// What root makes for a server that runs as somebody else has to be that
+// server's.
+func TestRootMakesTheFileForWhomTheDirectoryIs(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	tokens := newTokens(t)
+	const nobody = 65534
+	if err := os.Chown(filepath.Dir(tokens.file), nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{nobody, nobody - 1} {
+		mustCreate(t, tokens, Token{User: "alice", Label: "x"})
+		info, err := os.Stat(tokens.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stat := info.Sys().(*syscall.Stat_t); int(stat.Uid) != want || int(stat.Gid) != want {
+			t.Errorf("the file is of %d:%d, want %d", stat.Uid, stat.Gid, want)
+		}
+		if err := os.Chown(tokens.file, nobody-1, nobody-1); err != nil { // and it stays theirs
+			t.Fatal(err)
+		}
+	}
 }

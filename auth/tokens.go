@@ -279,7 +279,7 @@ func (t *Tokens) replace(list []storedToken) (fs.FileInfo, error) {
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	info, err := writeSynced(temporary, append(data, '\n'))
+	info, err := t.writeSynced(temporary, append(data, '\n'))
 	if err == nil {
 		err = os.Rename(temporary, t.file)
 	}
@@ -291,17 +291,40 @@ func (t *Tokens) replace(list []storedToken) (fs.FileInfo, error) {
 }
 
 // writeSynced writes a new file that only its owner can read.
-func writeSynced(name string, data []byte) (fs.FileInfo, error) {
+func (t *Tokens) writeSynced(name string, data []byte) (fs.FileInfo, error) {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	_, err = f.Write(data)
+	if err = t.giveAway(f); err == nil {
+		_, err = f.Write(data)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
 	info, statErr := f.Stat()
 	return info, errors.Join(err, statErr, f.Close())
+}
+
+// giveAway makes f belong to whom the file belongs, or, while there is none, to
+// whom its directory does: what root makes on the command line is for the server,
+// which need not run as root. Who is not root keeps it.
+func (t *Tokens) giveAway(f *os.File) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(t.file)
+	if errors.Is(err, fs.ErrNotExist) {
+		info, err = os.Stat(filepath.Dir(t.file))
+	}
+	if err != nil {
+		return err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil // a system without owners
+	}
+	return f.Chown(int(stat.Uid), int(stat.Gid))
 }
 
 // lockFile waits for the only lock on an open file.

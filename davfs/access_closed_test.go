@@ -292,3 +292,17 @@ func snapshotOf(s *share, dir string) string {
 	}
 	return b.String()
 }
+
+// What is written in a symlink is told to nobody, in an answer about its lock
+// neither.
+func TestLocksDoNotTellWhereLinksLead(t *testing.T) {
+	s := serve(t, map[string]string{"nowhere": "-> /srv/release/f", "d/f": "1", "l": "-> d/f"})
+	if got := s.do("LOCK", "/nowhere", lockExclusive); got.status != 409 || strings.Contains(got.body, "srv") {
+		t.Errorf("LOCK of a link that leads nowhere: got %d %s", got.status, got.body)
+	}
+	s.locked("/l")
+	if got := s.want(423, "PUT", "/l", "2"); !strings.Contains(got.body, "<D:href>/l</D:href>") {
+		t.Errorf("PUT by way of a link to what is locked: %s", got.body)
+	}
+	s.want(423, "PUT", "/d/f", "2")
+}

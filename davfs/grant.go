@@ -49,6 +49,11 @@ func (h *Handler) grant(w http.ResponseWriter, rq *request, ask LockRequest) err
 	if rq.slash && (!exists || !rq.info.IsDir()) {
 		return refuse(http.StatusConflict, "there is no such collection")
 	}
+	if exists && isSymlink(rq.info) {
+		// It would be where the link leads, which is nowhere, and its root would
+		// tell what is written in the link.
+		return refuse(http.StatusConflict, "the symlink leads nowhere")
+	}
 	ask.Collection = exists && rq.info.IsDir()
 	if ask.Infinite {
 		w := treeWalk{h: h, rq: rq, need: demandOf("LOCK", rq.info).own}
@@ -61,7 +66,7 @@ func (h *Handler) grant(w http.ResponseWriter, rq *request, ask LockRequest) err
 		return h.lockedError(rq, err, "no-conflicting-lock")
 	}
 	if !exists && h.junk(rq.path) != JunkDrop {
-		if err := h.makeEmpty(rq.at()); err != nil {
+		if err := h.makeEmpty(rq.real); err != nil {
 			return errors.Join(err, h.locks.Unlock(lock.Token, rq.user, rq.real))
 		}
 	}
@@ -144,6 +149,9 @@ func (h *Handler) lockedError(rq *request, err error, condition string) error {
 	}
 	answer := &protocolError{status: http.StatusLocked, condition: condition, err: err}
 	for _, root := range locked.Roots {
+		if root == rq.real {
+			root = rq.path // by the name that the client knows it by
+		}
 		if rq.permit.sees(root, root) {
 			answer.hrefs = append(answer.hrefs, string(appendHref(nil, h.hrefPrefix(rq), root, false)))
 		}

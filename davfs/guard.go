@@ -21,6 +21,7 @@ type request struct {
 	user  string
 	info  *overlay.Info // what is there; nil for nothing. hold and settle look again
 	sight overlay.Sight // of real, as the change is to find it
+	held  overlay.Held  // of a PROPFIND, what info tells of, if there is something
 	file  *overlay.File // of a GET, what info tells of, open; nil when it was only looked at
 
 	// bounded is the body as far as there is room for it, from hasRoom. Body
@@ -132,6 +133,7 @@ func (h *Handler) admit(w http.ResponseWriter, rq *request) error {
 
 // done lets go of what the guard opened.
 func (rq *request) done() {
+	rq.held.Close()
 	if rq.file != nil {
 		_ = rq.file.Close() // it was only read
 	}
@@ -270,7 +272,7 @@ func (h *Handler) hold(rq *request, paths ...Path) (release func(), err error) {
 			unlock()
 		}
 	}()
-	if err = h.lookAgain(rq, len(paths) > 1); err != nil {
+	if err = h.seeAgain(rq, len(paths) > 1); err != nil {
 		return nil, err
 	}
 	if err = h.allowed(rq); err != nil {
@@ -390,7 +392,8 @@ func (h *Handler) seeAt(real Path, info **overlay.Info) (overlay.Sight, error) {
 	return sight, nil
 }
 
-// lookAgain looks what is there and what the user may do to it.
+// lookAgain looks what is there and what the user may do to it, whose rights are
+// limited.
 //
 // Preconditions: the names are held.
 func (h *Handler) lookAgain(rq *request, twoNames bool) (err error) {

@@ -28,6 +28,7 @@ type entry struct {
 	realDir Path   // dir without symlinks, for locks
 	info    *overlay.Info
 	from    *overlay.File // dir, if it is open
+	held    *overlay.Held // what info tells of, if that was held
 	free    bool          // no lock is on it
 	link    *Path         // what it leads to, if it is a symlink: info tells of that
 	permit  permit        // of whom it is told
@@ -92,6 +93,9 @@ func (e *entry) deadProps() []webdav.Property {
 func (e *entry) xattr(attr string) ([]byte, error) {
 	if e.from != nil {
 		return e.from.MemberXattr(e.info, attr)
+	}
+	if e.held != nil {
+		return e.held.Getxattr(attr)
 	}
 	if e.permit.limited() {
 		return e.h.tree.GetxattrAt(e.real().Name(), attr)

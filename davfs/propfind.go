@@ -82,6 +82,9 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 	}
 	if !noRoot {
 		l.member = entry{h: h, prefix: l.prefix, dir: rq.path, realDir: real, info: rq.info, free: free, permit: rq.permit, user: rq.user}
+		if rq.held.Shown != nil {
+			l.member.held = &rq.held
+		}
 		l.write(&l.member, false)
 	}
 	l.budget = h.opts.InfiniteDepth

@@ -65,6 +65,11 @@ func (h *Handler) lookFor(rq *request) (*overlay.Info, error) {
 				return f.Opened(), nil
 			}
 		}
+		if rq.Method == "PROPFIND" {
+			var err error
+			rq.held, err = h.tree.Hold(rq.path.Name(), true)
+			return rq.held.Shown, err
+		}
 		return look(h.tree, rq.path)
 	}
 	info, at, err := h.tree.Locate(rq.real.Name(), false)

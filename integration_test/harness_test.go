@@ -87,7 +87,7 @@ func needProgram(t *testing.T, names ...string) {
 
 // openDir returns a temporary directory that other users may enter, and which,
 // unlike t.TempDir's, goes with whatever modes are in it.
-func openDir(t *testing.T) string {
+func openDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "overdav-test")
 	if err != nil {
@@ -137,7 +137,7 @@ func flagsOf(l overlaytest.Layers) []string {
 
 // A server is a running overdav.
 type server struct {
-	t      *testing.T
+	t      testing.TB
 	cmd    *exec.Cmd
 	base   string // http://127.0.0.1:port
 	client *http.Client
@@ -195,13 +195,13 @@ func command(home string, args ...string) *exec.Cmd {
 }
 
 // serve starts overdav serve with args on a port of its own.
-func serve(t *testing.T, args ...string) *server {
+func serve(t testing.TB, args ...string) *server {
 	t.Helper()
 	return startServer(t, command(openDir(t), append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...))
 }
 
 // startServer starts cmd and waits until it serves.
-func startServer(t *testing.T, cmd *exec.Cmd) *server {
+func startServer(t testing.TB, cmd *exec.Cmd) *server {
 	t.Helper()
 	s := &server{t: t, cmd: cmd, client: http.DefaultClient, ended: make(chan struct{})}
 	cmd.Stderr = &s.stderr
@@ -415,7 +415,7 @@ func fileLine(name, content string) string {
 }
 
 // diskTree is what a directory shows: the names and what is in the files.
-func diskTree(t *testing.T, dir string) string {
+func diskTree(t testing.TB, dir string) string {
 	t.Helper()
 	var lines []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -445,7 +445,7 @@ func diskTree(t *testing.T, dir string) string {
 }
 
 // sameTree compares two trees and shows where they part.
-func sameTree(t *testing.T, what, got, want string) {
+func sameTree(t testing.TB, what, got, want string) {
 	t.Helper()
 	if got != want {
 		t.Errorf("%s: got\n%s\nwant\n%s", what, got, want)
@@ -453,7 +453,7 @@ func sameTree(t *testing.T, what, got, want string) {
 }
 
 // run runs a client and expects it to succeed.
-func run(t *testing.T, cmd *exec.Cmd) string {
+func run(t testing.TB, cmd *exec.Cmd) string {
 	t.Helper()
 	out, err := runFor(clientGiveUp, cmd)
 	if err != nil {

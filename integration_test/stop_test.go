@@ -140,7 +140,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 
 // stagingIsEmpty expects nothing half done in the work directory of a server
 // that has stopped.
-func stagingIsEmpty(t *testing.T, l overlaytest.Layers) {
+func stagingIsEmpty(t testing.TB, l overlaytest.Layers) {
 	t.Helper()
 	for _, dir := range []string{"tmp", "trash"} {
 		entries, err := os.ReadDir(filepath.Join(l.Work, "overdav", dir))

@@ -33,47 +33,96 @@ var ErrChanged = errors.New("changed since it was looked at")
 // whether Path is of what a symlink leads to or of the symlink. That there is
 // nothing of that name is no error.
 func (fsys *FS) Look(name string, follow bool) (Sight, error) {
+	h, err := fsys.Hold(name, follow)
+	h.Close()
+	return h.Sight, err
+}
+
+// A Held is a Sight with the directory that it was seen in still open, so that
+// to ask more of the object costs no walk. Close it when done.
+type Held struct {
+	Sight
+	fsys *FS
+	dir  *dir    // nil: nothing was seen, or a symlink that leads nowhere
+	at   *at.Dir // what is shown is here
+	name string  // in at
+}
+
+// Hold is Look, for who wants to know more of what it shows.
+func (fsys *FS) Hold(name string, follow bool) (h Held, err error) {
 	components, err := splitName(name)
 	if err == syscall.ENAMETOOLONG {
-		return Sight{Path: name}, nil
+		return Held{Sight: Sight{Path: name}}, nil
 	}
 	if err != nil {
-		return Sight{}, pathError("look", name, err)
+		return Held{}, pathError("look", name, err)
 	}
 	t, err := fsys.look()
 	if err != nil {
-		return Sight{}, pathError("look", name, err)
+		return Held{}, pathError("look", name, err)
 	}
 	w := walker{fsys: fsys, at: fsys.root, pending: components}
 	w.leap()
-	s, err := w.look(name, follow)
-	w.at.close()
-	return s, pathError("look", name, t.end(err))
+	var f found
+	h.fsys = fsys
+	h.Sight, f, err = w.look(name, follow)
+	if err = t.end(err); err != nil || h.Shown == nil || h.Shown.st.IsSymlink() {
+		w.at.close()
+		return h, pathError("look", name, err)
+	}
+	h.dir, h.at, h.name = w.at, f.at, w.last()
+	return h, nil
 }
 
-// look walks to what name shows and tells of it.
-func (w *walker) look(name string, follow bool) (s Sight, err error) {
+// Getxattr returns an extended attribute of what was shown, as FS.Getxattr does.
+// Errors: ENOENT when it is gone meanwhile.
+func (h *Held) Getxattr(attr string) ([]byte, error) {
+	if h.dir == nil {
+		return nil, pathError("getxattr", h.Path, syscall.ENOENT)
+	}
+	stored, err := h.fsys.marks.stored(attr)
+	if err != nil {
+		return nil, pathError("getxattr", h.Path, err)
+	}
+	value, err := h.at.Getxattr(h.name, stored)
+	if err == syscall.ENODATA {
+		return nil, errNoXattr
+	}
+	return value, pathError("getxattr", h.Path, err)
+}
+
+// Close lets go of the directory.
+func (h *Held) Close() {
+	if h.dir != nil {
+		h.dir.close()
+		h.dir = nil
+	}
+}
+
+// look walks to what name shows and tells of it, and where it was found.
+func (w *walker) look(name string, follow bool) (s Sight, f found, err error) {
 	if err := w.run(false); err != nil {
 		s.Path, s.Links = w.path(), w.links
-		return s, missingOK(err)
+		return s, f, missingOK(err)
 	}
 	s.Path, s.Links = w.path(), w.links
-	f, err := w.find()
-	if err != nil {
-		return s, missingOK(err)
+	if f, err = w.find(); err != nil {
+		return s, f, missingOK(err)
 	}
 	s.Here = w.fsys.newInfo(baseName(name), &f)
 	s.Shown = s.Here
 	if !f.st.IsSymlink() {
-		return s, nil
+		return s, f, nil
 	}
+	var target found
 	if err = w.run(true); err == nil {
-		f, err = w.find()
+		target, err = w.find()
 	}
-	if err == nil {
-		s.Shown = w.fsys.newInfo(baseName(name), &f)
-	} else if !at.IsMissing(err) {
-		return s, nil // the link leads nowhere that can be told: it stands for itself
+	switch {
+	case err == nil:
+		f, s.Shown = target, w.fsys.newInfo(baseName(name), &target)
+	case !at.IsMissing(err):
+		return s, f, nil // the link leads nowhere that can be told: it stands for itself
 	}
 	if follow {
 		s.Path, s.Links, s.Here = w.path(), w.links, nil
@@ -81,7 +130,15 @@ func (w *walker) look(name string, follow bool) (s Sight, err error) {
 			s.Here = s.Shown
 		}
 	}
-	return s, nil
+	return s, f, nil
+}
+
+// last is the name that the walk has led to, in w.at.
+func (w *walker) last() string {
+	if len(w.pending) == 0 {
+		return "."
+	}
+	return w.pending[0]
 }
 
 // path is where the walk is, with what it has yet to walk.
@@ -97,10 +154,7 @@ func (w *walker) path() string {
 
 // find looks up what the walk has led to.
 func (w *walker) find() (found, error) {
-	if len(w.pending) == 0 {
-		return w.fsys.find(w.at, ".")
-	}
-	return w.fsys.find(w.at, w.pending[0])
+	return w.fsys.find(w.at, w.last())
 }
 
 // walkTo walks to where something was seen.
