@@ -68,6 +68,8 @@ type ShareConfig struct {
 
 	Idle    time.Duration `yaml:"idle" reload:"yes"`     // with {user}: after this time without requests an upper is closed
 	MaxOpen int           `yaml:"max_open" reload:"yes"` // with {user}: uppers at once
+	TTL     time.Duration `yaml:"ttl" reload:"yes"`      // with {user}: after this time without requests an upper is removed; 0 is never
+	Quota   ByteSize      `yaml:"quota" reload:"yes"`    // of an upper; 0 is none
 }
 
 // LockConfig bounds what clients may lock.
@@ -97,12 +99,6 @@ func defaultShare() ShareConfig {
 		Symlinks: "within", Names: "utf8", Junk: "store",
 		Locks: LockConfig{Timeout: time.Hour, PerUser: 1000, Total: 10_000},
 	}
-}
-
-// laterKeys are in the plan of the configuration but not in this version.
-// Whoever writes one is told so instead of being asked for a typing error.
-var laterKeys = []string{
-	"shares[].quota",
 }
 
 // A ConfigError is one mistake in what the operator said.
@@ -218,6 +214,12 @@ func (s *ShareConfig) check(prefix string, report func(key, format string, args 
 	}
 	if s.MaxOpen < 1 {
 		report(prefix+"max_open", "%d would let nobody in; the default is 256", s.MaxOpen)
+	}
+	if s.TTL != 0 && (s.TTL < time.Minute || !strings.Contains(s.Upper, userPart)) {
+		report(prefix+"ttl", "%v: uppers of users, those with {user}, can be removed after a minute or more; 0 keeps them", s.TTL)
+	}
+	if s.Quota > 0 && s.Quota < 1<<20 {
+		report(prefix+"quota", "%v is hardly room for anything; write it as in 10GiB, or 0 for none", s.Quota)
 	}
 	if s.PropfindInfinity < 0 {
 		report(prefix+"propfind_infinity", "%d is no number of resources; 0 refuses such requests", s.PropfindInfinity)
@@ -485,5 +487,6 @@ func (s *ShareConfig) engineOptions() overlay.Options {
 			"full": overlay.DurabilityFull, "ordered": overlay.DurabilityOrdered, "none": overlay.DurabilityNone,
 		}[s.Durability],
 		NoGuard: s.NoGuard,
+		Quota:   int64(s.Quota),
 	}
 }

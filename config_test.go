@@ -94,12 +94,6 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 			},
 		},
 		{
-			name: "keys of later versions", file: "shares:\n  - lower: [/srv]\n    quota: 10GiB\n",
-			want: []string{
-				"FILE:3:5: shares[0].quota: this version of overdav does not know it yet; remove it",
-			},
-		},
-		{
 			name: "bad values",
 			file: "listen: 8080\nstop_timeout: soon\nanonymous: maybe\nlog: { level: loud, format: }\nshares:\n  - path: films\n    lower: /srv\n    work: /w\n    xattr: both\n    durability: [full]\n",
 			want: []string{
@@ -296,10 +290,10 @@ func TestListenIsLoopbackUnlessAnonymous(t *testing.T) {
 // command line, how a site is set up in its file.
 var fileOnly = []string{
 	"users", "name", "password", "groups", "disabled", "htpasswd", "access", "paths", "allow",
-	"auth", "user_header", "tokens", "cache", "allow_plaintext_auth",
+	"auth", "user_header", "admins", "tokens", "cache", "allow_plaintext_auth",
 	"log", "shares", "path", "public_url", "trusted_proxies",
 	"landlock", "socket_mode", "tls", "cert", "key", "client_ca", "hsts",
-	"symlinks", "names", "junk", "idle", "max_open", "propfind_infinity", "locks", "timeout", "per_user", "total",
+	"symlinks", "names", "junk", "idle", "max_open", "quota", "ttl", "propfind_infinity", "locks", "timeout", "per_user", "total",
 	"audit", "metrics", "limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
 	"operations", "operation_wait", "upload", "free_space", "free_inodes",
 }
@@ -323,7 +317,7 @@ func TestSettings(t *testing.T) {
 }
 
 func TestShareOptionsTellTheEngineEverything(t *testing.T) {
-	share := ShareConfig{Lower: []string{"/l"}, Upper: "/u", Work: "/w", Xattr: "user", RedirectDir: "off", Metacopy: "on", Durability: "ordered", ReadOnly: true, NoGuard: true}
+	share := ShareConfig{Lower: []string{"/l"}, Upper: "/u", Work: "/w", Xattr: "user", RedirectDir: "off", Metacopy: "on", Durability: "ordered", ReadOnly: true, NoGuard: true, Quota: 1}
 	got := reflect.ValueOf(share.engineOptions())
 	for i := range got.NumField() {
 		switch name := got.Type().Field(i).Name; name {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -297,13 +296,8 @@ func fieldByKey(v reflect.Value, name string) (reflect.Value, bool) {
 	return reflect.Value{}, false
 }
 
-var listIndex = regexp.MustCompile(`\[\d+\]`)
-
 // unknownKey says what to do about key, which none of v's fields has.
 func unknownKey(key string, v reflect.Value) string {
-	if slices.Contains(laterKeys, listIndex.ReplaceAllString(key, "[]")) {
-		return "this version of overdav does not know it yet; remove it"
-	}
 	name := key[strings.LastIndex(key, ".")+1:]
 	best, bestDistance := "", 3
 	for i := range v.NumField() {

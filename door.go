@@ -32,6 +32,7 @@ type policy struct {
 	rules     []shareRules // by the share's place in the configuration
 	options   auth.Options // of the authenticator
 	weak      []string     // to be said in the log
+	admins    map[string]bool
 }
 
 // shareRules are those of one share.
@@ -68,7 +69,11 @@ func (d *door) newPolicy(c Config) (*policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &policy{asks: c.authenticates(), anonymous: c.Anonymous || !c.authenticates(), weak: weak}
+	p := &policy{asks: c.authenticates(), anonymous: c.Anonymous || !c.authenticates(), weak: weak, admins: make(map[string]bool)}
+	for _, name := range c.Auth.Admins {
+		folded, _ := auth.FoldName(name) // Config.check has refused what is none
+		p.admins[folded] = true
+	}
 	p.options = auth.Options{Users: users, Tokens: d.tokens, UserHeader: http.CanonicalHeaderKey(c.Auth.UserHeader), Client: d.client}
 	for i := range c.Shares {
 		rules, err := c.Shares[i].rules()

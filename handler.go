@@ -42,6 +42,7 @@ func newRouter(c Config, all shares, d *door) (*router, error) {
 	if d.tokens != nil {
 		(&tokenAPI{d.tokens, c, d.log}).addTo(own)
 	}
+	(&resetAPI{all, d}).addTo(own)
 	return &router{
 		door: d, prefixes: withOwn, shares: all, own: own,
 		parents: davfs.NewParents(site, ofShares, writable),

@@ -76,6 +76,7 @@ func isUserName(name string) bool {
 // of a user.
 type layers struct {
 	ShareConfig
+	ofUser              bool     // and so both come and go with the user's changes
 	makeUpper, makeWork bool     // nobody named them, so prepare may make them
 	made                []string // by prepare, parents first
 }
@@ -104,7 +105,7 @@ func (l *layers) of(user string) (*layers, error) {
 	own := *l
 	own.Upper = strings.Replace(l.Upper, userPart, user, 1)
 	own.Work = strings.Replace(l.Work, userPart, user, 1)
-	own.makeUpper, own.makeWork, own.made = true, true, nil
+	own.ofUser, own.makeUpper, own.makeWork, own.made = true, true, true, nil
 	if _, err := os.Stat(own.Upper); l.ReadOnly && errors.Is(err, fs.ErrNotExist) {
 		own.Upper, own.Work = "", "" // he has changed nothing
 	}

@@ -33,6 +33,7 @@ var commands = []command{
 	{"serve", "[DIR...]", "serve directories over WebDAV; what clients change goes elsewhere", serve},
 	{"check", "[DIR...]", "read the layers that serve would use and report what is wrong with them", check},
 	{"unlock", "--upper DIR [--work DIR]", "after a crash, let the kernel mount an upper again", unlock},
+	{"reset", "SHARE [--user NAME]", "throw away what was changed in a share, or by one user", reset},
 	{"config", "check [DIR...]", "say what is wrong with the configuration that serve would use", configCommand},
 	{"hash-password", "", "print what the password on standard input is in the configuration", hashPassword},
 	{"token", "create|list|revoke", "make, list and revoke passwords for programs", tokenCommand},

@@ -356,6 +356,30 @@ func (p *pool) configure(idle time.Duration, most int) {
 	p.idle, p.most = idle, most
 }
 
+// all are the trees that are open.
+func (p *pool) all() (trees []*tree) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.slots {
+		if s.ready != nil && s.isReady() && s.tree != nil {
+			trees = append(trees, s.tree)
+		}
+	}
+	return trees
+}
+
+// users are those whose trees are open or coming.
+func (p *pool) users() (users []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for user, s := range p.slots {
+		if s.closed == nil {
+			users = append(users, user)
+		}
+	}
+	return users
+}
+
 // stop closes all trees. What still comes is refused.
 // Errors: what closing meets; a tree that is in use is not closed.
 func (p *pool) stop() error {

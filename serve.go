@@ -73,6 +73,7 @@ func serve(e env, args []string) error {
 		return err
 	}
 	reload.add(all.reload)
+	defer all.expireNowAndThen()()
 	h, err := newRouter(c, all, door)
 	if err == nil {
 		if c.Anonymous {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"sync/atomic"
 	"syscall"
@@ -23,6 +24,8 @@ type share struct {
 	log    zerolog.Logger
 	gate   *gate // what uses the layers' disks goes through it
 	trees  *pool
+	quota  atomic.Int64 // of each upper
+	ttl    atomic.Int64 // a time.Duration
 
 	metrics *metrics      // nil: nothing is counted
 	errors  atomic.Uint64 // requests that failed by our fault
@@ -39,6 +42,17 @@ func newShare(l *layers, c Config, log zerolog.Logger) *share {
 func (s *share) configure(c ShareConfig) {
 	if s.layers.perUser() {
 		s.trees.configure(c.Idle, c.MaxOpen)
+	}
+	s.ttl.Store(int64(c.TTL))
+	s.quota.Store(int64(c.Quota))
+	limit := int64(c.Quota)
+	if limit == 0 {
+		limit = math.MaxInt64
+	}
+	for _, t := range s.trees.all() {
+		if !t.fsys.SetQuota(limit) && c.Quota > 0 && !s.layers.readOnly() {
+			s.log.Warn().Str(keyPath, s.layers.Path).Msg("an upper that is open without a quota gets it when it is opened again")
+		}
 	}
 }
 
@@ -65,11 +79,13 @@ func (s *share) treeOf(id auth.Identity) string {
 }
 
 func (s *share) openTree(user string) (*tree, error) {
-	l, err := s.layers.of(user)
+	shared, err := s.layers.of(user)
 	if err != nil {
 		return nil, err
 	}
-	return openTree(l, s)
+	l := *shared
+	l.Quota = ByteSize(s.quota.Load())
+	return openTree(&l, s)
 }
 
 // refuse answers a request whose tree cannot be had.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -149,6 +150,39 @@ func TestAHalfMadeUpperIsFinished(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(users, "alice", "upper.new")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("upper.new: %v", err)
 	}
+}
+
+func TestQuotaOfEachUser(t *testing.T) {
+	const condition = `<D:quota-not-exceeded/>`
+	const ask = `<propfind xmlns="DAV:"><prop><quota-available-bytes/><quota-used-bytes/></prop></propfind>`
+	s, _ := userShare(t, func(c *ShareConfig) { c.Quota = 1 << 20 })
+	half := strings.Repeat("x", 1<<19)
+	wantAs(t, s, 201, "alice", "PUT", "/one", half, "")
+	wantAs(t, s, 207, "alice", "PROPFIND", "/", ask, "<D:quota-available-bytes>524288</D:quota-available-bytes><D:quota-used-bytes>524288<", "Depth", "0")
+	wantAs(t, s, 507, "alice", "PUT", "/two", half+"x", condition)
+	wantAs(t, s, 201, "alice", "COPY", "/one", "", "", "Destination", "/two")
+	wantAs(t, s, 207, "alice", "PROPFIND", "/", ask, "<D:quota-available-bytes>0<", "Depth", "0")
+	for _, method := range []string{"COPY", "MOVE"} {
+		wantAs(t, s, 507, "alice", method, "/a", "", condition, "Destination", "/b")
+	}
+	wantAs(t, s, 507, "alice", "MKCOL", "/dir", "", condition)
+	wantAs(t, s, 507, "alice", "PATCH", "/one", "x", condition, "Content-Type", "application/x-sabredav-partialupdate", "X-Update-Range", "append")
+	wantAs(t, s, 201, "bob", "PUT", "/one", half, "")
+	wantAs(t, s, 204, "alice", "DELETE", "/a", "", "")
+	wantAs(t, s, 204, "alice", "DELETE", "/one", "", "")
+	wantAs(t, s, 201, "alice", "MKCOL", "/dir", "", "")
+	// Of a body of unknown length only the writing tells.
+	r := httptest.NewRequest("PUT", "/three", io.MultiReader(strings.NewReader(half), strings.NewReader("x")))
+	r = r.WithContext(auth.With(r.Context(), auth.Identity{Name: "alice"}))
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	if w.Code != 507 || !strings.Contains(w.Body.String(), condition) {
+		t.Errorf("a body without a length: %d %s", w.Code, w.Body)
+	}
+	wantAs(t, s, 404, "alice", "GET", "/three", "", "")
+
+	s.configure(ShareConfig{Idle: time.Minute, MaxOpen: 10, Quota: 2 << 20})
+	wantAs(t, s, 201, "alice", "PUT", "/three", half+"x", "")
 }
 
 func TestReadOnlyUppersAreNotMade(t *testing.T) {

@@ -19,6 +19,7 @@ type tree struct {
 	fsys    *overlay.FS
 	locks   *davfs.Locks
 	handler http.Handler
+	used    *layers // of a user's upper: when it was last used is remembered in it
 }
 
 // openTree opens the engine, the locks and the protocol on l. When that fails
@@ -40,6 +41,12 @@ func openTree(l *layers, s *share) (t *tree, err error) {
 	if t.fsys, err = overlay.Open(o); err != nil {
 		return t, err
 	}
+	if l.ofUser && !l.readOnly() {
+		if err = l.touch(); err != nil {
+			return t, err
+		}
+		t.used = l
+	}
 	if t.locks, err = openLocks(l.ShareConfig, s.log); err != nil {
 		return t, err
 	}
@@ -51,6 +58,9 @@ func openTree(l *layers, s *share) (t *tree, err error) {
 func (t *tree) close() (err error) {
 	if t.locks != nil {
 		err = t.locks.Close()
+	}
+	if t.used != nil {
+		err = errors.Join(err, t.used.touch())
 	}
 	if t.fsys != nil {
 		err = errors.Join(err, t.fsys.Close())

@@ -27,6 +27,7 @@ type UserConfig struct {
 // AuthConfig says how users come in.
 type AuthConfig struct {
 	UserHeader     string        `yaml:"user_header" reload:"yes"` // in which a trusted proxy says who makes a request
+	Admins         Words         `yaml:"admins" reload:"yes"`      // who may reset what is not their own
 	Tokens         string        `yaml:"tokens"`                   // a file; "" is no tokens
 	Cache          time.Duration `yaml:"cache"`                    // for how long right credentials are remembered after their last use
 	AllowPlaintext bool          `yaml:"allow_plaintext_auth"`     // over plain HTTP from other machines
@@ -38,6 +39,11 @@ func defaultAuth() AuthConfig { return AuthConfig{Cache: auth.DefaultKeep} }
 func (c *Config) authenticates() bool { return len(c.Users) > 0 || c.Auth.UserHeader != "" }
 
 func (c *Config) checkUsers(report func(key, format string, args ...any)) {
+	for i, name := range c.Auth.Admins {
+		if _, ok := auth.FoldName(name); !ok {
+			report(fmt.Sprintf("auth.admins[%d]", i), "%q is not the name of a user", name)
+		}
+	}
 	seen := make(map[string]string)
 	for i := range c.Users {
 		prefix := fmt.Sprintf("users[%d].", i)

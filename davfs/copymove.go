@@ -59,7 +59,7 @@ func (h *Handler) mkcol(w http.ResponseWriter, rq *request) error {
 		if rq.info != nil {
 			return &protocolError{status: http.StatusMethodNotAllowed, err: syscall.EEXIST} // RFC 4918, section 9.3.1
 		}
-		if _, err := h.room(); err != nil {
+		if _, err := h.room(1); err != nil {
 			return err
 		}
 		err := h.tree.Mkdir(rq.real.Name(), 0o777)
@@ -108,7 +108,7 @@ func (h *Handler) copy(w http.ResponseWriter, rq *request) error {
 		return refuse(http.StatusBadRequest, "COPY has depth 0 or infinity") // RFC 4918, section 9.8.3
 	}
 	return h.transfer(w, rq, func(overwrite bool) error {
-		if _, err := h.room(); err != nil {
+		if _, err := h.room(1); err != nil {
 			return err // how much a copy takes only the copy tells: blocks may be shared
 		}
 		return h.tree.Copy(rq.at().Name(), rq.dstAt().Name(), overlay.CopyOptions{Overwrite: overwrite, Shallow: d == depthZero})

@@ -239,13 +239,32 @@ func writeQuotaAvailable(m *multistatus, tag propTag, e *entry) bool {
 	if err != nil || !e.info.IsDir() {
 		return false
 	}
-	m.integer(tag, int64(space.Available))
+	available := int64(space.Available)
+	limit, used, ok, err := e.h.tree.Quota(0)
+	if err != nil {
+		return false
+	}
+	if ok {
+		available = min(available, max(limit-used, 0))
+	}
+	m.integer(tag, available)
 	return true
 }
 
 func writeQuotaUsed(m *multistatus, tag propTag, e *entry) bool {
+	if !e.info.IsDir() {
+		return false
+	}
+	_, used, ok, err := e.h.tree.Quota(0)
+	if err != nil {
+		return false
+	}
+	if ok {
+		m.integer(tag, used)
+		return true
+	}
 	space, err := e.h.tree.Space()
-	if err != nil || !e.info.IsDir() || space.Free > space.Total {
+	if err != nil || space.Free > space.Total {
 		return false
 	}
 	m.integer(tag, int64(space.Total-space.Free))

@@ -35,9 +35,29 @@ func (r Reserve) left(total, available, inodes, freeInodes uint64) (int64, error
 	return int64(min(available-keep, math.MaxInt64)), nil
 }
 
-// room is how many bytes more may be written.
-// Errors: ENOSPC when none may.
-func (h *Handler) room() (int64, error) {
+// room is how many bytes more may be written; it is asked because of at least
+// want.
+// Errors: EDQUOT when the quota leaves less than want or nothing; ENOSPC when
+// the disk leaves nothing.
+func (h *Handler) room(want int64) (int64, error) {
+	limit, used, ok, err := h.tree.Quota(want)
+	if err != nil {
+		return 0, err
+	}
+	left := limit - used
+	if ok && (left <= 0 || left < want) {
+		return 0, syscall.EDQUOT
+	}
+	free, err := h.diskRoom()
+	if ok {
+		free = min(free, left)
+	}
+	return free, err
+}
+
+// diskRoom is what the disk has room for.
+// Errors: ENOSPC when there is none.
+func (h *Handler) diskRoom() (int64, error) {
 	if known := h.ample.Load(); known != nil && time.Since(known.at) < ampleFor {
 		return known.room, nil
 	}
@@ -75,7 +95,7 @@ func (h *Handler) hasRoom(rq *request) error {
 	if h.opts.MaxUpload > 0 && size > h.opts.MaxUpload {
 		return errUploadTooLarge
 	}
-	room, err := h.room()
+	room, err := h.room(max(size, 0))
 	if err != nil {
 		return err
 	}
@@ -102,7 +122,7 @@ type boundedBody struct {
 // Read is io.Reader's.
 func (b *boundedBody) Read(p []byte) (int, error) {
 	if b.room <= 0 {
-		room, err := b.h.room()
+		room, err := b.h.room(1)
 		if err != nil {
 			return 0, err
 		}

@@ -74,7 +74,7 @@ func TestLimitOfUploads(t *testing.T) {
 // A body whose length nobody knows is asked for more only while there is room.
 func TestBodyEndsWhereTheRoomDoes(t *testing.T) {
 	s := serve(t, nil, func(o *Options) { o.Reserve = Reserve{Bytes: math.MaxInt64, Inodes: 0} })
-	room, err := s.handler.room()
+	room, err := s.handler.room(1)
 	mustDo(t, err) // the machine has a hundredth free
 	body := &boundedBody{body: strings.NewReader("0123456789"), h: s.handler, room: 4}
 	got := make([]byte, 10)

@@ -164,10 +164,9 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	body, kind := []byte(statusText(status)+"\n"), "text/plain; charset=utf-8"
-	var decided *protocolError
-	if errors.As(err, &decided) && decided.condition != "" {
+	if condition, hrefs := conditionOf(err); condition != "" {
 		kind = xmlContentType
-		body = appendError(nil, decided.condition, decided.hrefs...)
+		body = appendError(nil, condition, hrefs...)
 	}
 	h := w.Header()
 	h.Set("Content-Type", kind)
@@ -180,3 +179,18 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 const xmlContentType = "application/xml; charset=utf-8"
+
+// conditionOf is the element that says which condition of a method err is
+// about, and the resources concerned; "" for none.
+func conditionOf(err error) (condition string, hrefs []string) {
+	var decided *protocolError
+	switch {
+	case errors.As(err, &decided):
+		return decided.condition, decided.hrefs
+	case errors.Is(err, syscall.EDQUOT):
+		return "quota-not-exceeded", nil // RFC 4331, section 6
+	case errors.Is(err, syscall.ENOSPC):
+		return "sufficient-disk-space", nil // the same
+	}
+	return "", nil
+}

@@ -23,7 +23,7 @@ const (
 
 // openStaging opens <workdir>/overdav with all it holds, made where missing.
 func openStaging(work *at.RWDir) (s *staging, err error) {
-	s = &staging{purge: make(chan string, 64)}
+	s = &staging{purge: make(chan purge, 64)}
 	if s.dir, err = openMade(work, stagingDir); err != nil {
 		return nil, err
 	}

@@ -71,6 +71,9 @@ func Open(o Options) (*FS, error) {
 		fsys.cache = newDirCache(fsys.root)
 	}
 	if fsys.staging != nil {
+		if err := fsys.startQuota(); err != nil {
+			return nil, layersError("upper: %w", err)
+		}
 		go fsys.staging.purger()
 		if err := fsys.finishMove(); err != nil {
 			return nil, err
@@ -183,6 +186,10 @@ func (fsys *FS) openUpperLayer(o Options, p *plan) error {
 	if err != nil {
 		return layersError("upper %q: %w", p.upper, err)
 	}
+	if o.Quota > 0 && !o.ReadOnly {
+		fsys.usage = at.NewUsage(o.Quota)
+		upper.Meter(fsys.usage)
+	}
 	fsys.root.upper = upper
 	fsys.layers = slices.Insert(fsys.layers, 0, Layer{Path: p.upper, Writable: !o.ReadOnly})
 	if err := fsys.refuseOtherMarks(p.upper); err != nil {
@@ -235,6 +242,7 @@ func (fsys *FS) takeUpper(o Options, p *plan) (err error) {
 	if fsys.work, err = at.OpenRW(p.work, o.Hook); err != nil {
 		return layersError("work %q: %w", p.work, err)
 	}
+	fsys.work.Meter(fsys.usage)
 	for _, d := range []*at.RWDir{fsys.root.upper, fsys.work} {
 		if err := refuseFileSystem(d, p.upper); err != nil {
 			return err
@@ -253,6 +261,9 @@ func (fsys *FS) takeUpper(o Options, p *plan) (err error) {
 		return err
 	}
 	s, err := openStaging(fsys.work)
+	if s != nil {
+		s.usage = fsys.usage
+	}
 	if err != nil {
 		return layersError("work %q cannot be written to: %w; make it writable, or serve read-only", p.work, hostError(err))
 	}
@@ -387,10 +398,8 @@ func Unlock(upper, work string) error {
 		return layersError("work %q: %w", work, hostError(err))
 	}
 	defer lock.Close()
-	if note, ok, err := s.readNote(); err != nil {
+	if err := s.refusePending(); err != nil {
 		return err
-	} else if ok {
-		return layersError("a move of %q to %q was cut short; start overdav on these layers once, and it is finished", note.from, note.to)
 	}
 	if err := sweep(s); err != nil {
 		return err
@@ -405,4 +414,13 @@ func quoteList(paths []string) string {
 		quoted[i] = fmt.Sprintf("%q", p)
 	}
 	return strings.Join(quoted, ", ")
+}
+
+// refusePending refuses to clear up while a move waits to be finished.
+func (s *staging) refusePending() error {
+	note, ok, err := s.readNote()
+	if err == nil && ok {
+		err = layersError("a move of %q to %q was cut short; start overdav on these layers once, and it is finished", note.from, note.to)
+	}
+	return err
 }

@@ -41,6 +41,7 @@ type FS struct {
 	events          Events
 	flattened       sync.Once // the warning about it
 
+	usage      *at.Usage   // of upper and staging; nil without a quota
 	tags       tagTable    // of upper's files
 	rootImpure atomic.Bool // the root of upper is marked impure
 
@@ -96,7 +97,8 @@ type Options struct {
 	Metacopy    bool // leave a file's content in the lower until it is written to: see metacopy.go
 	ReadOnly    bool // show Upper too, but change nothing, not even in Work
 	Durability  Durability
-	NoGuard     bool // do not keep the kernel from mounting an upper that is being served
+	Quota       int64 // what upper may take, in bytes (quota.go); 0 is all there is room for
+	NoGuard     bool  // do not keep the kernel from mounting an upper that is being served
 	Events      Events
 	Hook        at.Hook // for tests: asked before each change to the disk
 }
@@ -228,6 +230,7 @@ func noNil(info *Info, err error) (fs.FileInfo, error) {
 // the guard and lets upper go: the kernel can mount it now. Files that are open
 // stay readable.
 func (fsys *FS) Close() error {
+	fsys.usage.Stop() // who waits for it keeps the tree
 	fsys.treeMu.Lock()
 	was := fsys.closed
 	fsys.closed = true

@@ -17,6 +17,7 @@ type staging struct {
 	dir   *at.RWDir // <workdir>/overdav
 	tmp   *at.RWDir // .../tmp, what is being made
 	trash *at.RWDir // .../trash, what is being deleted
+	usage *at.Usage // what the trash is leaving; nil without a quota
 	seq   atomic.Uint64
 	busy  atomic.Int64 // temps that are open and names that wait in the trash
 
@@ -30,7 +31,13 @@ type staging struct {
 	// one already.
 	users  sync.WaitGroup
 	purges sync.WaitGroup
-	purge  chan string // names in trash
+	purge  chan purge
+}
+
+// A purge is a name in the trash that is to be deleted.
+type purge struct {
+	name string
+	gone func() // to be called then
 }
 
 // sharedWhiteout is the whiteout that the others are links of.
@@ -91,17 +98,19 @@ func (s *staging) toTrash(name string) {
 func (s *staging) deleteLater(name string) {
 	s.busy.Add(1)
 	s.purges.Add(1)
+	p := purge{name, s.usage.Leaving()}
 	select {
-	case s.purge <- name:
+	case s.purge <- p:
 	default: // many wait already
-		go func() { s.purge <- name }()
+		go func() { s.purge <- p }()
 	}
 }
 
 // purger deletes what comes into the trash, one tree at a time.
 func (s *staging) purger() {
-	for name := range s.purge {
-		_ = removeTree(s.trash, name) // what stays is swept at the next start
+	for p := range s.purge {
+		_ = removeTree(s.trash, p.name) // what stays is swept at the next start
+		p.gone()
 		s.busy.Add(-1)
 		s.purges.Done()
 	}

@@ -225,6 +225,7 @@ func (t *tagTable) open(s *staging) error {
 	if err != nil {
 		return err
 	}
+	file.Unmetered() // it is no part of the tree
 	if _, err = file.Write(encodeTags(known)); err == nil {
 		err = fresh.replace(s.dir, tagFile)
 	}

@@ -95,23 +95,41 @@ func (r rawFile) Write(fn func(fd uintptr) bool) error { return r.Read(fn) }
 // An RWFile is an open regular file of the upper layer or of the workdir.
 type RWFile struct {
 	File
-	hook Hook
+	hook     Hook
+	usage    *Usage // nil: nothing is counted
+	charged  int64  // that usage has counted for it; guarded by usage.mu
+	nameless bool   // from Tmpfile, and not linked: it is gone when it is closed
+}
+
+// Close closes the file. Closing twice is harmless.
+func (f *RWFile) Close() error {
+	if f.nameless && f.fd >= 0 {
+		f.usage.give(f.charged)
+	}
+	return f.File.Close()
 }
 
 // Write writes at the file's offset, all of p or an error.
 func (f *RWFile) Write(p []byte) (int, error) {
-	return f.writeAll(p, func(p []byte, _ int) (int, error) { return sysWrite(f.fd, p) })
+	at := int64(0)
+	if f.usage != nil {
+		var err error
+		if at, err = f.Seek(0, io.SeekCurrent); err != nil {
+			return 0, err
+		}
+	}
+	return f.writeAll(p, at, func(p []byte, _ int) (int, error) { return sysWrite(f.fd, p) })
 }
 
 // WriteAt writes at off, all of p or an error.
 func (f *RWFile) WriteAt(p []byte, off int64) (int, error) {
-	return f.writeAll(p, func(p []byte, done int) (int, error) {
+	return f.writeAll(p, off, func(p []byte, done int) (int, error) {
 		return sysPwrite(f.fd, p, off+int64(done))
 	})
 }
 
-func (f *RWFile) writeAll(p []byte, write func(p []byte, done int) (int, error)) (n int, err error) {
-	err = f.hook.do(OpWrite, "", func() error {
+func (f *RWFile) writeAll(p []byte, at int64, write func(p []byte, done int) (int, error)) (n int, err error) {
+	call := func() error {
 		for n < len(p) {
 			m := 0
 			err := retry(func() (err error) { m, err = write(p[n:], n); return err })
@@ -124,7 +142,8 @@ func (f *RWFile) writeAll(p []byte, write func(p []byte, done int) (int, error))
 			n += m
 		}
 		return nil
-	})
+	}
+	err = f.grows(OpWrite, at+int64(len(p)), func() error { return f.hook.do(OpWrite, "", call) })
 	return n, err
 }
 
@@ -135,6 +154,17 @@ func (f *RWFile) CopyFrom(src *File, size int64) (copied int64, err error) {
 	if size == 0 {
 		return 0, nil
 	}
+	err = f.grows(OpCopyRange, size, func() (err error) {
+		copied, err = f.copyFrom(src, size)
+		return err
+	})
+	if f.usage != nil && copied < size {
+		f.usage.settle(f)
+	}
+	return copied, err
+}
+
+func (f *RWFile) copyFrom(src *File, size int64) (copied int64, err error) {
 	var cloned bool
 	err = f.hook.do(OpClone, "", func() error { cloned = sysClone(f.fd, src.fd) == nil; return nil })
 	if err != nil {
@@ -231,7 +261,13 @@ func (f *RWFile) change(op Op, call func() error) error {
 
 // Truncate sets the file's length.
 func (f *RWFile) Truncate(size int64) error {
-	return f.change(OpTruncate, func() error { return sysTruncate(f.fd, size) })
+	err := f.grows(OpTruncate, size, func() error {
+		return f.change(OpTruncate, func() error { return sysTruncate(f.fd, size) })
+	})
+	if f.usage != nil && err == nil {
+		f.usage.settle(f)
+	}
+	return err
 }
 
 // Chmod sets the file's permissions.
@@ -274,5 +310,9 @@ func (f *RWFile) Sync() error {
 // Link gives the open file the name newName in a directory of its file system.
 // Errors: EEXIST when there is one.
 func (f *RWFile) Link(to *RWDir, newName string) error {
-	return to.change(OpLink, newName, func() error { return sysLinkFile(f.fd, to.fd, newName) })
+	err := to.change(OpLink, newName, func() error { return sysLinkFile(f.fd, to.fd, newName) })
+	if err == nil {
+		f.nameless = false
+	}
+	return err
 }

@@ -11,7 +11,8 @@ import (
 // An RWDir is a Dir of the upper layer or of the workdir: it can be changed.
 type RWDir struct {
 	Dir
-	hook Hook
+	hook  Hook
+	usage *Usage // nil: nothing is counted
 }
 
 // OpenRW opens the directory at a host path for changes, each of which asks
@@ -30,7 +31,7 @@ func (d *RWDir) OpenRWDir(name string) (*RWDir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &RWDir{Dir: *inner, hook: d.hook}, nil
+	return &RWDir{Dir: *inner, hook: d.hook, usage: d.usage}, nil
 }
 
 // OpenRWPath opens the directory at a slash-separated path beneath d for
@@ -40,10 +41,11 @@ func (d *RWDir) OpenRWPath(path string) (*RWDir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &RWDir{Dir: *inner, hook: d.hook}, nil
+	return &RWDir{Dir: *inner, hook: d.hook, usage: d.usage}, nil
 }
 
 func (d *RWDir) change(op Op, name string, call func() error) error {
+	d.usage.wait()
 	return d.hook.do(op, name, func() error {
 		if err := single(name); err != nil {
 			return err
@@ -52,22 +54,27 @@ func (d *RWDir) change(op Op, name string, call func() error) error {
 	})
 }
 
-// Mkdir makes the directory name.
+// Mkdir makes the directory name. No limit of a Usage refuses it: to delete what
+// is in a directory of a lower, upper must have the directory.
 func (d *RWDir) Mkdir(name string, perm uint32) error {
-	return d.change(OpMkdir, name, func() error { return sysMkdir(d.fd, name, perm) })
+	return d.takes(OpMkdir, name, true, func() error {
+		return d.change(OpMkdir, name, func() error { return sysMkdir(d.fd, name, perm) })
+	})
 }
 
 // Create makes the regular file name, which must not exist.
 func (d *RWDir) Create(name string, perm uint32) (*RWFile, error) {
 	fd := -1
-	err := d.change(OpCreate, name, func() (err error) {
-		fd, err = sysCreate(d.fd, name, perm)
-		return err
+	err := d.takes(OpCreate, name, false, func() error {
+		return d.change(OpCreate, name, func() (err error) {
+			fd, err = sysCreate(d.fd, name, perm)
+			return err
+		})
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &RWFile{File: File{fd: fd}, hook: d.hook}, nil
+	return &RWFile{File: File{fd: fd}, hook: d.hook, usage: d.usage, charged: usageUnit}, nil
 }
 
 // Tmpfile makes a regular file without a name in d, whose default ACL and
@@ -75,14 +82,16 @@ func (d *RWDir) Create(name string, perm uint32) (*RWFile, error) {
 // Errors: EOPNOTSUPP where the file system has no O_TMPFILE.
 func (d *RWDir) Tmpfile(perm uint32) (*RWFile, error) {
 	fd := -1
-	err := d.change(OpTmpfile, ".", func() (err error) {
-		fd, err = sysTmpfile(d.fd, perm)
-		return err
+	err := d.takes(OpTmpfile, ".", false, func() error {
+		return d.change(OpTmpfile, ".", func() (err error) {
+			fd, err = sysTmpfile(d.fd, perm)
+			return err
+		})
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &RWFile{File: File{fd: fd}, hook: d.hook}, nil
+	return &RWFile{File: File{fd: fd}, hook: d.hook, usage: d.usage, charged: usageUnit, nameless: true}, nil
 }
 
 // OpenWrite opens the regular file name for reading and writing. Never blocks.
@@ -94,12 +103,23 @@ func (d *RWDir) OpenWrite(name string) (*RWFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &RWFile{File: File{fd: fd}, hook: d.hook}, nil
+	f := &RWFile{File: File{fd: fd}, hook: d.hook, usage: d.usage}
+	if f.usage != nil {
+		var st Stat
+		if err := f.Stat(&st); err != nil {
+			sysClose(fd)
+			return nil, err
+		}
+		f.charged = CostOf(&st)
+	}
+	return f, nil
 }
 
 // Symlink makes the symlink name.
 func (d *RWDir) Symlink(target, name string) error {
-	return d.change(OpSymlink, name, func() error { return sysSymlink(target, d.fd, name) })
+	return d.takes(OpSymlink, name, false, func() error {
+		return d.change(OpSymlink, name, func() error { return sysSymlink(target, d.fd, name) })
+	})
 }
 
 // Mknod makes the device, FIFO or socket name; mode carries its type.
@@ -120,12 +140,16 @@ func (d *RWDir) Link(name string, to *RWDir, newName string) error {
 
 // Unlink removes the name of something that is not a directory.
 func (d *RWDir) Unlink(name string) error {
-	return d.change(OpUnlink, name, func() error { return sysUnlink(d.fd, name, false) })
+	return d.gives(name, func() error {
+		return d.change(OpUnlink, name, func() error { return sysUnlink(d.fd, name, false) })
+	})
 }
 
 // Rmdir removes the empty directory name.
 func (d *RWDir) Rmdir(name string) error {
-	return d.change(OpRmdir, name, func() error { return sysUnlink(d.fd, name, true) })
+	return d.gives(name, func() error {
+		return d.change(OpRmdir, name, func() error { return sysUnlink(d.fd, name, true) })
+	})
 }
 
 // RenameFlag is a flag of renameat2(2).
@@ -141,12 +165,18 @@ const (
 
 // Rename moves name to newName in another directory, in one atomic step.
 func (d *RWDir) Rename(name string, to *RWDir, newName string, flag RenameFlag) error {
-	return to.change(OpRename, newName, func() error {
-		if err := single(name); err != nil {
-			return err
-		}
-		return sysRename(d.fd, name, to.fd, newName, uint(flag))
-	})
+	rename := func() error {
+		return to.change(OpRename, newName, func() error {
+			if err := single(name); err != nil {
+				return err
+			}
+			return sysRename(d.fd, name, to.fd, newName, uint(flag))
+		})
+	}
+	if flag == RenameExchange || flag == RenameNoReplace {
+		return rename()
+	}
+	return to.gives(newName, rename) // what it replaces
 }
 
 // Chmod sets the permissions of name, which is not a symlink.

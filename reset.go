@@ -1,0 +1,336 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"mime"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"overdav/auth"
+	"overdav/overlay"
+)
+
+// reset throws away what was changed in a share, of one user if each has an
+// upper of his own: "overdav reset SHARE [--user NAME]". It does so itself; what
+// a running server has open only the server can reset.
+func reset(e env, args []string) error {
+	path, user, rest, err := resetArgs(args)
+	if err != nil {
+		return err
+	}
+	c, err := configure("reset", rest, e.getenv, e.stdout)
+	if err != nil {
+		return err
+	}
+	all, err := newShares(c, stateHome(e.getenv, os.Geteuid()), newLog(c.Log, e.stderr))
+	if err != nil {
+		return err
+	}
+	s := all.at(path)
+	if s == nil {
+		return &usageError{fmt.Errorf("no share is at %s", path), "overdav reset SHARE --config FILE, where SHARE is the path of a share"}
+	}
+	if err := s.checkReset(user); err != nil {
+		return &usageError{err, "overdav reset SHARE [--user NAME] --config FILE"}
+	}
+	l, err := s.layers.of(user)
+	if err != nil {
+		return err
+	}
+	err = l.discard()
+	if errors.Is(err, overlay.ErrInUse) {
+		return &hintError{s.named(err), "or have the running server do it: POST " + resetPath + " with {\"share\": ..., \"user\": ...} as JSON"}
+	}
+	if err != nil {
+		return s.named(err)
+	}
+	fmt.Fprintf(e.stdout, "share %s: what was changed is gone\n", s.layers.Path)
+	return nil
+}
+
+// resetArgs takes the share and --user out of args; the rest is as for serve.
+func resetArgs(args []string) (path, user string, rest []string, err error) {
+	for i := 0; i < len(args); i++ {
+		switch {
+		case args[i] == "--user" && i+1 < len(args):
+			i++
+			user = args[i]
+		case path == "" && args[i] != "" && args[i][0] == '/':
+			path = args[i]
+		default:
+			rest = append(rest, args[i])
+			if len(args[i]) > 1 && args[i][0] == '-' && i+1 < len(args) && takesValue(args[i]) {
+				i++
+				rest = append(rest, args[i])
+			}
+		}
+	}
+	for _, arg := range rest {
+		if isHelp(arg) {
+			return "", "", rest, nil
+		}
+	}
+	if path == "" {
+		err = &usageError{errors.New("reset wants to know which share"), "overdav reset SHARE [--user NAME] --config FILE, as in overdav reset / --config config.yaml"}
+	}
+	return path, user, rest, err
+}
+
+// takesValue says whether the flag's value is the next argument.
+func takesValue(flag string) bool {
+	if flag == "--config" || flag == "-config" {
+		return true
+	}
+	for _, s := range settings {
+		if flag == "--"+s.flag || flag == "-"+s.flag {
+			return !s.isBool()
+		}
+	}
+	return false
+}
+
+// at returns the share at path, nil for none.
+func (all shares) at(path string) *share {
+	for _, s := range all {
+		if samePath(s.layers.Path, path) {
+			return s
+		}
+	}
+	return nil
+}
+
+// checkReset refuses what cannot be reset.
+func (s *share) checkReset(user string) error {
+	switch {
+	case s.layers.readOnly():
+		return fmt.Errorf("share %s is read-only", s.layers.Path)
+	case s.layers.perUser() && user == "":
+		return fmt.Errorf("share %s has an upper for each user; name one", s.layers.Path)
+	case !s.layers.perUser() && user != "":
+		return fmt.Errorf("share %s has one upper for all users; name none", s.layers.Path)
+	}
+	return nil
+}
+
+// discard throws away what was changed. An upper of a user's own goes with it,
+// and is made anew by his next request.
+func (l *layers) discard() error {
+	if _, err := os.Stat(l.Upper); errors.Is(err, fs.ErrNotExist) {
+		return nil // nothing was changed, or a crash came after it was thrown away: the next start sweeps
+	}
+	if _, err := os.Stat(l.Work); errors.Is(err, fs.ErrNotExist) && l.makeWork {
+		if err := os.Mkdir(l.Work, 0o700); err != nil {
+			return err
+		}
+	}
+	if err := overlay.Discard(l.Upper, l.Work, !l.ofUser); err != nil || !l.ofUser {
+		return err
+	}
+	_ = os.Remove(filepath.Dir(l.Upper)) // it stays where another share has something in it
+	return nil
+}
+
+// reset throws away what was changed, of a user or in the share, while it is
+// being served.
+func (s *share) reset(ctx context.Context, user string) error {
+	if err := s.checkReset(user); err != nil {
+		return err
+	}
+	l, err := s.layers.of(user)
+	if err != nil {
+		return err
+	}
+	return s.trees.whileClosed(ctx, user, l.discard)
+}
+
+// resetPath is where a server is asked to reset.
+const resetPath = ownPath + "/api/v1/reset"
+
+// resetAPI resets for users what is theirs, and for admins everything.
+type resetAPI struct {
+	shares shares
+	door   *door
+}
+
+// addTo puts the API on mux.
+func (api *resetAPI) addTo(mux *http.ServeMux) { mux.HandleFunc("POST "+resetPath, api.serve) }
+
+// resetJSON says what is to be reset. Without user it is the upper that all
+// users of the share have in common.
+type resetJSON struct {
+	Share string `json:"share"`
+	User  string `json:"user"`
+}
+
+func (api *resetAPI) serve(w http.ResponseWriter, r *http.Request) {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		writeError(w, http.StatusUnsupportedMediaType, "the body has to be application/json")
+		return
+	}
+	var wanted resetJSON
+	in := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxTokenRequest))
+	in.DisallowUnknownFields()
+	if err := in.Decode(&wanted); err != nil {
+		writeError(w, http.StatusBadRequest, `the body has to be {"share": "/path", "user": "name"}`)
+		return
+	}
+	if !api.door.mayReset(r, wanted.User) {
+		writeError(w, http.StatusForbidden, "only the user himself and admins may do that")
+		return
+	}
+	s := api.shares.at(wanted.Share)
+	if s == nil {
+		writeError(w, http.StatusNotFound, "no such share")
+		return
+	}
+	if err := s.checkReset(wanted.User); err != nil {
+		writeError(w, http.StatusUnprocessableEntity, err.Error())
+		return
+	}
+	switch err := s.reset(r.Context(), wanted.User); {
+	case errors.Is(err, errUserName):
+		writeError(w, http.StatusUnprocessableEntity, "no such user")
+	case errors.Is(err, errInUse), errors.Is(err, errStopped):
+		w.Header().Set("Retry-After", "10")
+		writeError(w, http.StatusServiceUnavailable, "requests still run; try again")
+	case err != nil:
+		s.log.Error().Err(s.named(err)).Str(keyUser, wanted.User).Msg("not reset")
+		writeError(w, http.StatusInternalServerError, "not reset; the log says why")
+	default:
+		s.log.Info().Str(keyPath, s.layers.Path).Str(keyUser, wanted.User).Msg("reset")
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// usedFile is in a user's work directory; its modification time is that of the
+// last use.
+const usedFile = "overdav/used"
+
+// touch remembers that the upper is used.
+func (l *layers) touch() error {
+	name, now := filepath.Join(l.Work, usedFile), time.Now()
+	err := os.Chtimes(name, now, now)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.WriteFile(name, nil, 0o600)
+	}
+	return err
+}
+
+// lastUse is when the upper was last used; now if nothing says, from when on it
+// is remembered.
+func (l *layers) lastUse() (time.Time, error) {
+	info, err := os.Stat(filepath.Join(l.Work, usedFile))
+	if err == nil {
+		return info.ModTime(), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, err
+	}
+	if _, err := os.Stat(filepath.Dir(filepath.Join(l.Work, usedFile))); err != nil {
+		return time.Now(), nil // never served, or gone meanwhile
+	}
+	return time.Now(), l.touch()
+}
+
+// users are those who have an upper.
+func (l *layers) users() (users []string, err error) {
+	entries, err := os.ReadDir(l.usersDir())
+	for _, e := range entries {
+		if !isUserName(e.Name()) {
+			continue
+		}
+		if own, err := l.of(e.Name()); err == nil && own.Upper != "" {
+			if _, err := os.Stat(own.Upper); err == nil {
+				users = append(users, e.Name())
+			}
+		}
+	}
+	return users, err
+}
+
+// expire removes the uppers that nobody has used for ttl, and remembers that
+// those which are open are used.
+func (s *share) expire(ctx context.Context, ttl time.Duration) error {
+	for _, user := range s.trees.users() {
+		if l, err := s.layers.of(user); err == nil {
+			if err := l.touch(); err != nil && !errors.Is(err, fs.ErrNotExist) { // closed and gone meanwhile
+				return err
+			}
+		}
+	}
+	users, err := s.layers.users()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, user := range users {
+		l, err := s.layers.of(user)
+		if err != nil || !l.isOlder(ttl) {
+			continue
+		}
+		err = s.trees.whileClosed(ctx, user, func() error {
+			if !l.isOlder(ttl) { // he came meanwhile
+				return nil
+			}
+			s.log.Info().Str(keyPath, s.layers.Path).Str(keyUser, user).Msg("upper expired")
+			return l.discard()
+		})
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (l *layers) isOlder(ttl time.Duration) bool {
+	last, err := l.lastUse()
+	return err == nil && time.Since(last) > ttl
+}
+
+// expireNowAndThen looks for uppers that have expired, at once and then ten times
+// in each share's ttl, until stop is called.
+func (all shares) expireNowAndThen() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var looking sync.WaitGroup
+	for _, s := range all {
+		if !s.layers.perUser() || s.layers.readOnly() {
+			continue
+		}
+		looking.Go(func() {
+			for {
+				ttl := time.Duration(s.ttl.Load())
+				wait := time.Minute // for a reload that sets one
+				if ttl > 0 {
+					wait = min(max(ttl/10, time.Second), time.Hour)
+					if err := s.expire(ctx, ttl); err != nil && ctx.Err() == nil {
+						s.log.Error().Err(s.named(err)).Msg("uppers not expired")
+					}
+				}
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(wait):
+				}
+			}
+		})
+	}
+	return func() { cancel(); looking.Wait() }
+}
+
+// mayReset says whether who makes r may reset what is user's, or, with "", what
+// all users have in common.
+func (d *door) mayReset(r *http.Request, user string) bool {
+	p, id := d.policy.Load(), auth.From(r.Context())
+	switch {
+	case !p.asks:
+		return true // nobody is anybody, and everybody can delete everything
+	case id.IsAnonymous(), id.Scope != nil:
+		return false
+	}
+	return id.Name == user || p.admins[id.Name]
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// resetServer is a share with the API before it; who is not "" gives a name.
+func resetServer(s *share, asks bool) http.Handler {
+	d := &door{log: discardLog()}
+	d.policy.Store(&policy{asks: asks, admins: map[string]bool{"boss": true}})
+	mux := http.NewServeMux()
+	(&resetAPI{shares{s}, d}).addTo(mux)
+	mux.Handle("/", s)
+	return mux
+}
+
+func TestResetThrowsAwayWhatAUserChanged(t *testing.T) {
+	s, users := userShare(t, nil)
+	h := resetServer(s, true)
+	for _, user := range []string{"alice", "bob"} {
+		wantAs(t, h, 204, user, "PUT", "/a", user, "")
+		wantAs(t, h, 201, user, "MKCOL", "/dir", "", "")
+	}
+	wantAs(t, h, 200, "alice", "LOCK", "/a", `<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>`, "")
+	const ofAlice = `{"share": "/", "user": "alice"}`
+	for _, test := range []struct {
+		user, body, kind string
+		want             int
+	}{
+		{"bob", ofAlice, "application/json", 403},
+		{"", ofAlice, "application/json", 403},
+		{"alice", ofAlice, "text/plain", 415},
+		{"alice", ofAlice, "application/x-www-form-urlencoded", 415},
+		{"alice", `{"shares": "/"}`, "application/json", 400},
+		{"alice", `{"share": "/none", "user": "alice"}`, "application/json", 404},
+		{"boss", `{"share": "/", "user": ""}`, "application/json", 422},
+		{"boss", `{"share": "/", "user": "../x"}`, "application/json", 422},
+		{"alice", `{"share": "/", "user": "bob"}`, "application/json", 403},
+	} {
+		wantAs(t, h, test.want, test.user, "POST", resetPath, test.body, "", "Content-Type", test.kind)
+	}
+	wantAs(t, h, 200, "alice", "GET", "/a", "", "alice")
+
+	wantAs(t, h, 204, "alice", "POST", resetPath, ofAlice, "", "Content-Type", "application/json")
+	if _, err := os.Stat(filepath.Join(users, "alice")); !os.IsNotExist(err) {
+		t.Errorf("of alice is left: %v", err)
+	}
+	wantAs(t, h, 200, "alice", "GET", "/a", "", "lower")
+	wantAs(t, h, 404, "alice", "GET", "/dir", "", "")
+	wantAs(t, h, 204, "alice", "PUT", "/a", "the lock is gone", "")
+	wantAs(t, h, 200, "bob", "GET", "/a", "", "bob")
+	wantAs(t, h, 204, "boss", "POST", resetPath, `{"share": "/", "user": "bob"}`, "", "Content-Type", "application/json")
+	wantAs(t, h, 200, "bob", "GET", "/a", "", "lower")
+}
+
+func TestResetOfWhatAllShare(t *testing.T) {
+	s, users := userShare(t, func(c *ShareConfig) {
+		c.Upper = filepath.Join(filepath.Dir(c.Lower[0]), "users", "upper")
+		if err := os.Mkdir(c.Upper, 0o751); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(c.Upper, 0o751); err != nil {
+			t.Fatal(err)
+		}
+	})
+	h := resetServer(s, false)
+	wantAs(t, h, 204, "", "PUT", "/a", "changed", "")
+	wantAs(t, h, 422, "", "POST", resetPath, `{"share": "/", "user": "alice"}`, "one upper for all", "Content-Type", "application/json")
+	wantAs(t, h, 204, "", "POST", resetPath, `{"share": "/"}`, "", "Content-Type", "application/json")
+	wantAs(t, h, 200, "", "GET", "/a", "", "lower")
+	info, err := os.Stat(filepath.Join(users, "upper"))
+	if err != nil || info.Mode().Perm() != 0o751 {
+		t.Errorf("upper is %v (%v), want the permissions it had", info.Mode(), err)
+	}
+	wantAs(t, resetServer(s, true), 403, "alice", "POST", resetPath, `{"share": "/"}`, "", "Content-Type", "application/json")
+	wantAs(t, resetServer(s, true), 204, "boss", "POST", resetPath, `{"share": "/"}`, "", "Content-Type", "application/json")
+}
+
+func TestUppersThatNobodyUsesExpire(t *testing.T) {
+	s, users := userShare(t, func(c *ShareConfig) { c.MaxOpen = 1 })
+	for _, user := range []string{"alice", "bob", "carol"} { // of whom the last one's stays open
+		wantAs(t, s, 204, user, "PUT", "/a", user, "")
+	}
+	age := func(user string) {
+		t.Helper()
+		old := time.Now().Add(-time.Hour)
+		if err := os.Chtimes(filepath.Join(users, user, "work", usedFile), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	age("alice")
+	age("carol")
+	if err := s.expire(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	left, err := s.layers.users()
+	if err != nil || strings.Join(left, " ") != "bob carol" {
+		t.Errorf("left are %q (%v), want bob and carol, who is in", left, err)
+	}
+	wantAs(t, s, 200, "carol", "GET", "/a", "", "carol")
+	wantAs(t, s, 200, "alice", "GET", "/a", "", "lower") // and carol's is closed
+	age("carol")
+	wantAs(t, s, 200, "carol", "GET", "/a", "", "carol") // a use, which counts from now
+	if err := s.expire(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	wantAs(t, s, 200, "carol", "GET", "/a", "", "carol")
+}
+
+func TestResetOnTheCommandLine(t *testing.T) {
+	s, _ := userShare(t, nil)
+	wantAs(t, s, 204, "alice", "PUT", "/a", "alice", "")
+	args := []string{"reset", "/", "--user", "alice", "--lower", s.layers.Lower[0], "--upper", s.layers.Upper}
+	try := func(want int, words string, args ...string) {
+		t.Helper()
+		var out strings.Builder
+		if status := run(env{getenv: getenv(), stdout: &out, stderr: &out}, args); status != want || !strings.Contains(out.String(), words) {
+			t.Errorf("%q: status %d, said %q, want %d and %q", args, status, &out, want, words)
+		}
+	}
+	try(1, "have the running server do it", args...)
+	wantAs(t, s, 200, "alice", "GET", "/a", "", "alice")
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	try(2, "name one", "reset", "/", "--lower", s.layers.Lower[0], "--upper", s.layers.Upper)
+	try(2, "no share is at /x", "reset", "/x", "--user", "alice", "--lower", s.layers.Lower[0], "--upper", s.layers.Upper)
+	try(2, "which share", "reset", "--user", "alice")
+	try(0, "is gone", args...)
+	if left, err := s.layers.users(); err != nil || len(left) > 0 {
+		t.Errorf("left are %q (%v)", left, err)
+	}
+	try(0, "is gone", args...) // there is nothing: that is what was asked for
+}
