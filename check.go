@@ -23,7 +23,30 @@ func check(e env, args []string) error {
 	}
 	var errs []error
 	for _, s := range all {
-		errs = append(errs, s.named(checkLayers(e.stdout, s.layers)))
+		errs = append(errs, s.named(checkShare(e.stdout, s.layers)))
+	}
+	return errors.Join(errs...)
+}
+
+// checkShare looks through every upper of a share.
+func checkShare(w io.Writer, l *layers) error {
+	if !l.perUser() {
+		return checkLayers(w, l)
+	}
+	users, err := l.users()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "share %s: uppers of %d users\n", l.Path, len(users))
+	var errs []error
+	for _, user := range users {
+		own, err := l.of(user)
+		if err == nil {
+			err = checkLayers(w, own)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("user %s: %w", user, err))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -112,13 +109,24 @@ func (p *probe) wait(looking chan struct{}) func(context.Context) error {
 			select {
 			case <-looking:
 			case <-ctx.Done():
-				return p.tell(errHangs)
+				if !isClosed(looking) { // all time may have gone into waiting for another
+					return p.tell(errHangs)
+				}
 			}
 		}
 		p.mu.Lock()
 		err := p.err
 		p.mu.Unlock()
 		return p.tell(err)
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -169,23 +177,6 @@ func newHealth(all shares, log zerolog.Logger) *health {
 		}
 	}
 	return h
-}
-
-// readDir reads something of a directory. Its attributes alone would not do:
-// they may come from a cache while the server behind the mount hangs.
-func readDir(dir string) error {
-	f, err := os.OpenFile(dir, os.O_RDONLY|noAtime, 0)
-	if errors.Is(err, fs.ErrPermission) && noAtime != 0 { // another's: open(2), O_NOATIME
-		f, err = os.Open(dir)
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close() // it was only read
-	if _, err := f.Readdirnames(1); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	return nil
 }
 
 // tryWrite stages a file in the tree that all users share, and forgets it.

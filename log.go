@@ -125,7 +125,7 @@ func (rec *record) access(log *zerolog.Logger, aborted bool) {
 	switch {
 	case aborted: // the answer could not be finished
 		e = log.Warn().Bool("aborted", true)
-	case rec.status >= http.StatusInternalServerError && rec.status != http.StatusInsufficientStorage:
+	case isOurFault(rec.status):
 		e = log.Error()
 	case rec.quiet:
 		e = log.Debug()
@@ -141,6 +141,13 @@ func (rec *record) access(log *zerolog.Logger, aborted bool) {
 		e.Str(keyUser, rec.user)
 	}
 	e.Str(keyRemote, rec.remote()).Uint64(keyID, rec.id).Msg("request")
+}
+
+// isOurFault says whether a status says that the server, or a disk of its, is
+// broken: not that a disk is full, or that somebody wants to copy to another
+// server.
+func isOurFault(status int) bool {
+	return status >= http.StatusInternalServerError && status != http.StatusInsufficientStorage && status != http.StatusBadGateway
 }
 
 // authFailed writes the line that fail2ban reads (dist/fail2ban): the address

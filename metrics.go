@@ -190,7 +190,7 @@ func (m *metrics) watchShare(s *share) {
 // handler writes the metrics for who may read them.
 func (m *metrics) handler(log zerolog.Logger) http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
-		ErrorLog: stdLogger(log), ErrorHandling: promhttp.HTTPErrorOnError, DisableCompression: true, MaxRequestsInFlight: 4,
+		ErrorLog: stdLogger(log), ErrorHandling: promhttp.HTTPErrorOnError, EnableOpenMetrics: true, DisableCompression: true, MaxRequestsInFlight: 4,
 	})
 }
 

@@ -94,14 +94,15 @@ func newHandler(t *tree, config ShareConfig, s *share) (http.Handler, error) {
 // refused is davfs.Options.Log: the log has the cause that the client is not
 // told.
 func (s *share) refused(r *http.Request, status int, err error) {
-	e := s.log.Debug() // the client's fault: the access line has the status
-	if status >= http.StatusInternalServerError {
-		e = s.log.Error()
-	}
-	if status >= http.StatusInternalServerError && status != http.StatusInsufficientStorage {
+	level := zerolog.DebugLevel // the client's fault: the access line has the status
+	switch {
+	case isOurFault(status):
 		s.errors.Add(1)
+		level = zerolog.ErrorLevel
+	case status == http.StatusInsufficientStorage:
+		level = zerolog.WarnLevel
 	}
-	e.Err(err).Str(keyMethod, r.Method).Str(keyPath, r.URL.Path).Int(keyStatus, status).
+	s.log.WithLevel(level).Err(err).Str(keyMethod, r.Method).Str(keyPath, r.URL.Path).Int(keyStatus, status).
 		Uint64(keyID, recordOf(r.Context()).id).Msg("refused")
 }
 

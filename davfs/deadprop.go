@@ -31,10 +31,11 @@ const (
 const (
 	maxDeadProps     = 100
 	maxDeadPropValue = 64 << 10
+	maxDeadPropTotal = 1 << 20 // of the attribute; Linux itself takes 64 KiB of one (xattr(7))
 )
 
-// errTooManyProps is the refusal of more than maxDeadProps, or of a value
-// beyond maxDeadPropValue.
+// errTooManyProps is the refusal of more than maxDeadProps, of a value beyond
+// maxDeadPropValue, or of more than maxDeadPropTotal in all.
 var errTooManyProps = fmt.Errorf("dead properties beyond the limit: %w", syscall.ENOSPC)
 
 // errCorruptProps is a value that nobody who knows the format has written.
@@ -120,6 +121,9 @@ func encodeDeadProps(props []webdav.Property) ([]byte, error) {
 			b = append(b, ':')
 			b = append(b, s...)
 		}
+	}
+	if len(b) > maxDeadPropTotal {
+		return nil, errTooManyProps
 	}
 	return b, nil
 }

@@ -200,7 +200,7 @@ func (f front) resolve(ref string) (p Path, slash bool, err error) {
 		case host != "" && host == canonicalHost(f.request.Host):
 			prefix = f.hostPrefix
 		default:
-			return Path{}, false, fmt.Errorf("%w: %s", errOtherServer, authority)
+			return Path{}, false, fmt.Errorf("%w: %s", errOtherServer, host)
 		}
 	}
 	p, slash, err = parsePath(path, f.policy)
@@ -218,7 +218,7 @@ func (f front) resolve(ref string) (p Path, slash bool, err error) {
 // escaped path. A query or a fragment is refused: a client that forgot to
 // encode a "?" or "#" means another name than the one before it.
 func splitRef(ref string) (authority, path string, err error) {
-	bad := fmt.Errorf("%w: URL %q", errBadHeader, ref)
+	bad := fmt.Errorf("%w: no URL, or one with a query", errBadHeader) // which one is kept to itself: it may hold a password
 	if len(ref) > 3*maxPath+maxTokenLength {
 		return "", "", fmt.Errorf("%w: URL", errHeaderTooLarge)
 	}

@@ -151,7 +151,7 @@ func parseLockToken(h http.Header) (string, error) {
 		return "", fmt.Errorf("%w: Lock-Token", errHeaderTooLarge)
 	}
 	if !isURIText(token) {
-		return "", fmt.Errorf("%w: Lock-Token %q", errBadHeader, s)
+		return "", fmt.Errorf("%w: Lock-Token is no URI", errBadHeader)
 	}
 	return token, nil
 }

@@ -195,7 +195,7 @@ func (p *ifParser) unexpected() error {
 	if p.rest == "" {
 		return fmt.Errorf("%w: If ends early", errBadHeader)
 	}
-	return fmt.Errorf("%w: If: unexpected %.20q", errBadHeader, p.rest)
+	return fmt.Errorf("%w: If: unexpected %q", errBadHeader, p.rest[:1]) // no more: tokens are secrets
 }
 
 // given reports whether there was an If header with anything in it.

@@ -2,6 +2,7 @@ package davfs
 
 import (
 	"encoding/xml"
+	"errors"
 	"net/http"
 	"path/filepath"
 	"reflect"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/pkg/xattr"
+	"golang.org/x/net/webdav"
 )
 
 // patchSet is a PROPPATCH that sets properties, with the usual prefixes.
@@ -264,4 +266,27 @@ func FuzzDeadProps(f *testing.F) {
 			t.Errorf("%q: read %v, written and read %v, %v", value, props, twice, err)
 		}
 	})
+}
+
+// The limit of all properties of a resource together, at it and one byte beyond.
+func TestLimitOfAllDeadProperties(t *testing.T) {
+	props := func(last int) []webdav.Property {
+		var all []webdav.Property
+		for i := range 16 {
+			all = append(all, webdav.Property{XMLName: xml.Name{Local: string(rune('a' + i))}, InnerXML: make([]byte, maxDeadPropValue-32)})
+		}
+		return append(all, webdav.Property{XMLName: xml.Name{Local: "z"}, InnerXML: make([]byte, last)})
+	}
+	empty, err := encodeDeadProps(props(100)) // a length of three digits
+	mustDo(t, err)
+	room := maxDeadPropTotal - len(empty) + 100
+	if room < 100 || room > 999 {
+		t.Fatalf("the last property has %d bytes", room)
+	}
+	if b, err := encodeDeadProps(props(room)); err != nil || len(b) != maxDeadPropTotal {
+		t.Errorf("at the limit: %d bytes, %v", len(b), err)
+	}
+	if _, err := encodeDeadProps(props(room + 1)); !errors.Is(err, errTooManyProps) {
+		t.Errorf("beyond the limit: %v", err)
+	}
 }

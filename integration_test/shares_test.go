@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -155,4 +156,99 @@ func TestHangupReadsTheConfigurationAgain(t *testing.T) {
 		s.must(http.StatusOK, "GET", "/a", "")
 	}
 	s.stop()
+}
+
+// A reload drops no connection: uploads and downloads that run go on, and what
+// has changed counts from the next request.
+func TestHangupUnderRunningTransfers(t *testing.T) {
+	file, _ := writeShares(t, []string{"quota: 100MiB"}, "/")
+	s := serve(t, "--config", file)
+	content := strings.Repeat("0123456789", 200_000)
+	s.must(http.StatusCreated, "PUT", "/big", content)
+
+	up := s.begin("up", len(content))
+	half := len(content) / 2
+	if _, err := io.WriteString(up.body, content[:half]); err != nil {
+		t.Fatal(err)
+	}
+	down, err := http.Get(s.url("/big"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer down.Body.Close()
+	first := make([]byte, 1000)
+	if _, err := io.ReadFull(down.Body, first); err != nil {
+		t.Fatal(err)
+	}
+
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reload := func(text, says string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		skip := len(s.stderr.String())
+		s.signal(syscall.SIGHUP)
+		s.awaitSaid(skip, says)
+	}
+	small := strings.ReplaceAll(string(text), "100MiB", "5MiB")
+	reload(strings.ReplaceAll(string(text), "100MiB", "many"), "is not a size")
+	reload(small, "configuration reloaded")
+
+	if _, err := io.WriteString(up.body, content[half:]); err != nil {
+		t.Fatal(err)
+	}
+	up.body.Close()
+	if got := <-up.result; got != "201 Created" {
+		t.Errorf("the upload got %s", got)
+	}
+	rest, err := io.ReadAll(down.Body)
+	if err != nil || string(first)+string(rest) != content {
+		t.Errorf("the download got %d bytes, %v", len(first)+len(rest), err)
+	}
+	status, body := s.do("PUT", "/more", content)
+	if status != http.StatusInsufficientStorage || !strings.Contains(body, "quota-not-exceeded") {
+		t.Errorf("beyond the new quota: %d %s", status, body)
+	}
+	reload(string(text), "configuration reloaded")
+	s.must(http.StatusCreated, "PUT", "/more", content)
+	s.stop()
+}
+
+// Each user, here the one without a name, has an upper that the kernel could
+// mount, and kill -9 loses nothing of it.
+func TestUppersOfUsers(t *testing.T) {
+	l, _ := newShare(t)
+	users := openDir(t)
+	args := []string{"--lower", l.Lowers[0], "--upper", filepath.Join(users, "{user}", "upper")}
+	s := serve(t, args...)
+	if exists(filepath.Join(users, "anonymous")) {
+		t.Error("an upper was made before anybody came")
+	}
+	s.must(http.StatusCreated, "PUT", "/new", "x")
+	s.must(http.StatusNoContent, "DELETE", "/docs", "")
+	s.kill()
+	s = serve(t, args...)
+	s.must(http.StatusOK, "GET", "/new", "")
+	s.must(http.StatusNotFound, "GET", "/docs", "")
+	refused := command(openDir(t), append([]string{"reset", "/", "--user", "anonymous"}, args...)...)
+	if out, err := runFor(giveUp, refused); err == nil || !strings.Contains(out, "have the running server do it") {
+		t.Errorf("reset under a server: %v %s", err, out)
+	}
+	s.must(http.StatusNoContent, "POST", "/.overdav/api/v1/reset", `{"share": "/", "user": "anonymous"}`, "Content-Type", "application/json")
+	s.must(http.StatusNotFound, "GET", "/new", "")
+	s.must(http.StatusOK, "GET", "/docs/b", "")
+	s.stop()
+	if out := run(t, command(openDir(t), append([]string{"check"}, args...)...)); !strings.Contains(out, "uppers of 1 users") || !strings.Contains(out, "no problems") {
+		t.Errorf("check: %s", out)
+	}
+	if out := run(t, command(openDir(t), append([]string{"reset", "/", "--user", "anonymous"}, args...)...)); !strings.Contains(out, "is gone") {
+		t.Errorf("reset: %s", out)
+	}
+	if exists(filepath.Join(users, "anonymous")) {
+		t.Error("the upper is still there")
+	}
 }
