@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -53,8 +55,8 @@ type LockOptions struct {
 	MaxLocks   int           // 10,000
 
 	// NoSync leaves it to the system when changes reach the disk. Locks survive
-	// a crash of the process then, but a crash of the machine may lose them and
-	// damage the file (ErrLocksCorrupt). Close waits for the disk.
+	// a crash of the process then, by a journal, but a crash of the machine may
+	// lose them and damage the file (ErrLocksCorrupt). Close waits for the disk.
 	NoSync bool
 }
 
@@ -107,6 +109,12 @@ type Locks struct {
 	// and go with the next commit all together.
 	commitMu sync.Mutex
 	store    *lockStore // nil if the table lives in memory only
+	// journal takes changes before store does; nil unless NoSync.
+	// +checklocks:commitMu
+	journal *lockJournal
+	// stored are the tokens that store has.
+	// +checklocks:commitMu
+	stored map[string]struct{}
 
 	mu sync.Mutex
 
@@ -172,7 +180,10 @@ func OpenLocks(file string, o LockOptions) (*Locks, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.store = store
+	l.store, l.stored = store, make(map[string]struct{})
+	if locks, err = l.openJournal(file, locks); err != nil {
+		return nil, errors.Join(err, store.close())
+	}
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -192,8 +203,94 @@ func (l *Locks) Close() error {
 	if l.store == nil {
 		return nil
 	}
+	if l.journal != nil {
+		l.journal.halt()
+	}
 	err := l.commit() // what failed before gets its last chance, expired locks go
+	if l.journal != nil {
+		l.commitMu.Lock()
+		defer l.commitMu.Unlock()
+		if err = errors.Join(err, l.takeOverLocked()); err == nil {
+			err = l.journal.remove()
+		}
+	}
 	return errors.Join(err, l.store.close())
+}
+
+// openJournal has store take over what a process that died left in the journal
+// of file, and begins a new one with NoSync. It returns all locks.
+func (l *Locks) openJournal(file string, locks []*Lock) ([]*Lock, error) {
+	for _, lock := range locks {
+		l.stored[lock.Token] = struct{}{}
+	}
+	left, err := replayJournal(file)
+	if err != nil {
+		return nil, err
+	}
+	if len(left) > 0 {
+		locks = slices.DeleteFunc(locks, func(lock *Lock) bool { _, newer := left[lock.Token]; return newer })
+		for _, lock := range left {
+			if lock != nil {
+				locks = append(locks, lock)
+			}
+		}
+		if err := l.writeStore(left); err != nil {
+			return nil, err
+		}
+	}
+	if l.options.NoSync {
+		if l.journal, err = openJournal(file); err == nil {
+			l.journal.run(l.takeOver)
+		}
+		return locks, err
+	}
+	if err := os.Remove(journalName(file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return locks, nil
+}
+
+// takeOver has store take what is in the journal. What it cannot take stays
+// there, to be tried again with the next change.
+func (l *Locks) takeOver() {
+	l.commitMu.Lock()
+	defer l.commitMu.Unlock()
+	_ = l.takeOverLocked()
+}
+
+// Preconditions: commitMu is held.
+func (l *Locks) takeOverLocked() error {
+	if err := l.writeStore(l.journal.pending); err != nil {
+		return err
+	}
+	return l.journal.takenOver()
+}
+
+// writeStore writes states, but for locks that came and went since store was
+// last written.
+//
+// Preconditions: commitMu is held, or nobody else has l.
+func (l *Locks) writeStore(states map[string]*Lock) error {
+	known := make(map[string]*Lock, len(states))
+	for token, lock := range states {
+		if _, has := l.stored[token]; has || lock != nil {
+			known[token] = lock
+		}
+	}
+	if len(known) == 0 {
+		return nil
+	}
+	if err := l.store.write(known); err != nil {
+		return err
+	}
+	for token, lock := range known {
+		if lock != nil {
+			l.stored[token] = struct{}{}
+		} else {
+			delete(l.stored, token)
+		}
+	}
+	return nil
 }
 
 // MaxTimeout returns the longest that a lock lasts without a refresh.
@@ -638,7 +735,11 @@ func (l *Locks) commit() error {
 	if len(states) == 0 {
 		return nil // the commit that we waited for took ours along
 	}
-	err := l.store.write(states)
+	write := l.writeStore
+	if l.journal != nil {
+		write = l.journal.write
+	}
+	err := write(states)
 	if err != nil {
 		l.mu.Lock()
 		defer l.mu.Unlock()

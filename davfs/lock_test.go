@@ -1018,3 +1018,49 @@ func BenchmarkLockCheck(b *testing.B) {
 		}
 	})
 }
+
+// What a process that died had in its journal counts, up to where it is torn,
+// and goes into the file, whatever the next process waits for.
+func TestTornJournal(t *testing.T) {
+	for _, next := range []LockOptions{{}, {NoSync: true}} {
+		file := filepath.Join(t.TempDir(), "locks")
+		l, err := OpenLocks(file, LockOptions{NoSync: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept, err := l.Create(context.Background(), LockRequest{Root: at(t, "/kept"), Principal: "me"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone, err := l.Create(context.Background(), LockRequest{Root: at(t, "/gone"), Principal: "me"})
+		if err == nil {
+			err = l.Unlock(gone.Token, "me", gone.Root)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		journal, err := os.ReadFile(journalName(file))
+		if err != nil || len(journal) == 0 {
+			t.Skip("the store was faster") // it takes over after journalDelay
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(journalName(file)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("after Close there is a journal: %v", err)
+		}
+		mustDo(t, os.Remove(file)) // as if nothing had been taken over
+		mustDo(t, os.WriteFile(journalName(file), append(journal, journal[:20]...), 0o600))
+		for range 2 { // the second finds it in the file
+			if l, err = OpenLocks(file, next); err != nil {
+				t.Fatal(err)
+			}
+			if all := l.All(); len(all) != 1 || all[0].Token != kept.Token {
+				t.Errorf("after a crash: %+v, want the lock on /kept", all)
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

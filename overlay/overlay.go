@@ -54,6 +54,7 @@ type FS struct {
 	cache   *dirCache // nil: nothing is kept between operations
 	names   nameLocks // the names in a directory, by its merged path
 	copying nameLocks // copy-ups under way, by the name asked for
+	syncs   dirSyncs  // of directories of upper
 	filling nameLocks // metacopies that are getting their content, or other attributes, by inode
 }
 

@@ -88,7 +88,8 @@ func (t *txn) end(err error) error {
 
 func (t *txn) syncDirs() error {
 	for _, d := range t.unsynced {
-		if err := t.fsys.orSyncAll(d.Sync()); err != nil {
+		err := t.fsys.syncs.sync(d, func() error { return t.fsys.orSyncAll(d.Sync()) })
+		if err != nil {
 			return err
 		}
 	}
