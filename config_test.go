@@ -128,6 +128,14 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 			},
 		},
 		{
+			name: "metacopy where it cannot be",
+			file: "shares:\n  - lower: [/srv]\n    metacopy: on\n    xattr: user\n  - path: /b\n    lower: [/srv/b]\n    metacopy: on\n    redirect_dir: off\n",
+			want: []string{
+				"FILE:3:5: shares[0].metacopy: the kernel reads no metacopy whose marks are in user.*; set xattr to trusted, which needs root, or metacopy to off",
+				"FILE:7:5: shares[1].metacopy: a renamed file finds its content by a redirect; set redirect_dir to on, or metacopy to off",
+			},
+		},
+		{
 			name: "a key twice", file: "listen: 127.0.0.1:1\nlisten: 127.0.0.1:2\nshares: [{lower: [/srv]}]\n",
 			want: []string{"FILE:2:1: listen: is there twice; remove one"},
 		},

@@ -437,3 +437,44 @@ func processorTime(b *testing.B) time.Duration {
 	}
 	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 }
+
+// BenchmarkMetacopy changes what is not content of a file of 64 MiB, and renames
+// it, where metacopies are on. Each time it is a file of the lower again.
+func BenchmarkMetacopy(b *testing.B) {
+	l := benchLayers(b, 1, func(dir string) { mustWrite(b, filepath.Join(dir, "d/film"), 64<<20) })
+	when := time.Unix(77, 0)
+	for _, op := range []struct {
+		name string
+		do   func(fsys *overlay.FS) error
+	}{
+		{"time", func(fsys *overlay.FS) error { return fsys.Chtimes("d/film", when, when) }},
+		{"rename", func(fsys *overlay.FS) error { return fsys.Rename("d/film", "film") }},
+	} {
+		b.Run(op.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				fresh := l
+				dir := b.TempDir()
+				fresh.Upper, fresh.Work = filepath.Join(dir, "upper"), filepath.Join(dir, "work")
+				mustMkdir(b, fresh.Upper)
+				mustMkdir(b, fresh.Work)
+				o := options(fresh)
+				o.Metacopy = true
+				fsys, err := overlay.Open(o)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				if err := op.do(fsys); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				if err := fsys.Close(); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}
