@@ -11,6 +11,9 @@ help: ## print this
 deps: ## install the programs that tests run overdav under (Debian, as root)
 	go run ./integration_test/judges deps
 
+build: ## ./overdav: static, and the same bytes wherever it is built
+	CGO_ENABLED=0 go build -trimpath -ldflags=-s -o overdav .
+
 run: ## serve testdata/demo on http://127.0.0.1:8080/
 	go run . serve --config config.yaml
 
@@ -50,4 +53,4 @@ soak: ## random operations against the kernel, SOAK (30) times as many as in the
 
 check: lint test race ## all that a change has to pass
 
-.PHONY: help deps run test test-root race fuzz lint locks golden bench bench-compare litmus soak check
+.PHONY: help deps build run test test-root race fuzz lint locks golden bench bench-compare litmus soak check

@@ -26,6 +26,7 @@ type Config struct {
 	Listen         string        `yaml:"listen"`      // host:port, unix:PATH or systemd
 	SocketMode     string        `yaml:"socket_mode"` // of unix:PATH; "" is what the umask leaves
 	TLS            TLSConfig     `yaml:"tls"`
+	CORS           CORSConfig    `yaml:"cors"`
 	Landlock       string        `yaml:"landlock" oneof:"try require off"`
 	PublicURL      string        `yaml:"public_url"`      // of Listen's root, as clients write it; "" is what they say
 	TrustedProxies []string      `yaml:"trusted_proxies"` // addresses, and ranges in CIDR notation
@@ -83,6 +84,7 @@ func defaultConfig() Config {
 	return Config{
 		Listen:      "127.0.0.1:8080",
 		TLS:         defaultTLS(),
+		CORS:        defaultCORS(),
 		Landlock:    "try",
 		StopTimeout: 30 * time.Second,
 		Auth:        defaultAuth(),
@@ -160,6 +162,7 @@ func (c *Config) check(o origins) error {
 	}
 	c.checkSocketMode(report)
 	c.TLS.check(report)
+	c.CORS.check(report)
 	if _, err := c.publicURL(); err != nil {
 		report("public_url", "%v", err)
 	}

@@ -157,6 +157,17 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 			want: []string{"FILE:1:1: shares: there is none; name a directory: overdav serve DIR"},
 		},
 		{
+			name: "CORS for everybody with passwords", file: "cors: {origins: ['*'], credentials: true}\nshares: [{lower: [/srv]}]\n",
+			want: []string{"FILE:1:24: cors.credentials: every site on the web could act for your users; name the origins, or leave credentials out"},
+		},
+		{
+			name: "CORS for what is no origin", file: "cors: {origins: ['https://app.example.org/'], max_age: -1s}\nshares: [{lower: [/srv]}]\n",
+			want: []string{
+				`FILE:1:18: cors.origins[0]: "https://app.example.org/" is not the origin of a page; write it as in https://app.example.org, without a path, or "*"`,
+				"FILE:1:47: cors.max_age: -1s is no time; 0 has browsers ask each time",
+			},
+		},
+		{
 			name: "half of TLS", file: "tls: {cert: a.pem}\nshares: [{lower: [/srv]}]\n",
 			want: []string{"FILE:1:7: tls.cert: a certificate without its key proves nothing; add tls.key"},
 		},
@@ -300,7 +311,7 @@ var fileOnly = []string{
 	"users", "name", "password", "groups", "disabled", "htpasswd", "access", "paths", "allow",
 	"auth", "user_header", "admins", "tokens", "cache", "allow_plaintext_auth",
 	"log", "shares", "path", "public_url", "trusted_proxies",
-	"landlock", "socket_mode", "tls", "cert", "key", "client_ca", "hsts",
+	"cors", "origins", "credentials", "max_age", "landlock", "socket_mode", "tls", "cert", "key", "client_ca", "hsts", "acme", "hosts", "email", "directory_url",
 	"symlinks", "names", "junk", "idle", "max_open", "quota", "ttl", "propfind_infinity", "locks", "timeout", "per_user", "total",
 	"audit", "metrics", "limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
 	"operations", "operation_wait", "upload", "free_space", "free_inodes",

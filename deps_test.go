@@ -34,6 +34,7 @@ web                     overlay overlay/changes davfs
 auth                    golang.org/x/crypto github.com/tg123/go-htpasswd github.com/bmatcuk/doublestar/v4
 main                    overlay overlay/changes davfs web auth github.com/rs/zerolog github.com/goccy/go-yaml golang.org/x/term
                         github.com/prometheus/client_golang github.com/coreos/go-systemd/v22 github.com/landlock-lsm/go-landlock
+                        github.com/rs/cors golang.org/x/crypto
 integration_test
 integration_test/judges
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"fmt"
 	"mime"
 	"path/filepath"
@@ -66,6 +67,12 @@ func newSandbox(c Config, file string, all shares) sandbox {
 		}
 	}
 	s.allowFile(readRights, absolutePath(file))
+	if c.TLS.ACME.on() {
+		s.allow(writeRights, c.TLS.ACME.Cache)
+		for _, name := range []string{"/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf"} { // to find the authority
+			s.allow(ll.AccessFSReadFile, resolve(name))
+		}
+	}
 	s.allowFile(logRights, c.Audit)
 	s.allowFile(writeRights, c.Auth.Tokens)
 	for _, u := range c.Users {
@@ -103,7 +110,8 @@ func absolutePath(name string) string {
 
 // enter puts the sandbox in force, for all threads and for good. With mode "try"
 // as much of it as this kernel can; with "require" all or an error.
-func (s sandbox) enter(mode string, log zerolog.Logger) error {
+func (s sandbox) enter(c Config, log zerolog.Logger) error {
+	mode := c.Landlock
 	if mode == "off" {
 		return nil
 	}
@@ -111,6 +119,10 @@ func (s sandbox) enter(mode string, log zerolog.Logger) error {
 	config := landlock.Config{
 		HandledAccessFS:  landlock.V5.HandledAccessFS,
 		HandledAccessNet: ll.AccessNetBindTCP | ll.AccessNetConnectTCP,
+	}
+	if c.TLS.ACME.on() {
+		config.HandledAccessNet &^= ll.AccessNetConnectTCP // to the authority
+		_, _ = x509.SystemCertPool()                       // read and kept; who misses one says so
 	}
 	if mode == "try" {
 		config = config.BestEffort()

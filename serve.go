@@ -86,7 +86,7 @@ func serve(e env, args []string) error {
 		var stop func()
 		if stop, err = counts.start(c.Metrics, srv, h, log); err == nil {
 			defer stop()
-			err = newSandbox(c, configFileOf("serve", args, e.getenv), all).enter(c.Landlock, log)
+			err = newSandbox(c, configFileOf("serve", args, e.getenv), all).enter(c, log)
 		}
 		if err == nil {
 			announce(e.stdout, c, lns, all)

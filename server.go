@@ -58,7 +58,8 @@ func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
 	if public.Host != "" {
 		_ = protection.AddTrustedOrigin(strings.ToLower(public.Scheme + "://" + public.Host)) // fails only on what check refuses
 	}
-	h = protection.Handler(h)
+	c.CORS.trust(protection)
+	h = c.CORS.handler(protection.Handler(h))
 	if c.TLS.on() && c.TLS.HSTS > 0 {
 		h = strictTransport(c.TLS.HSTS, h)
 	}

@@ -24,18 +24,21 @@ type TLSConfig struct {
 	Cert     string        `yaml:"cert" reload:"yes"`      // PEM, the server's own first, then those that vouch for it
 	Key      string        `yaml:"key" reload:"yes"`       // PEM
 	ClientCA string        `yaml:"client_ca" reload:"yes"` // PEM; only clients with a certificate of one of these get in
+	ACME     ACMEConfig    `yaml:"acme"`                   // instead of Cert and Key
 	HSTS     time.Duration `yaml:"hsts"`                   // for how long browsers are told to use nothing but TLS
 }
 
 func defaultTLS() TLSConfig {
-	return TLSConfig{HSTS: 180 * 24 * time.Hour}
+	return TLSConfig{ACME: defaultACME(), HSTS: 180 * 24 * time.Hour}
 }
 
 // on says whether the server speaks TLS.
-func (c *TLSConfig) on() bool { return c.Cert != "" || c.Key != "" }
+func (c *TLSConfig) on() bool { return c.Cert != "" || c.Key != "" || c.ACME.on() }
 
 func (c *TLSConfig) check(report func(key, format string, args ...any)) {
 	switch {
+	case c.ACME.on() && (c.Cert != "" || c.Key != ""):
+		report("tls.acme", "there is a certificate already; remove tls.cert and tls.key, or this")
 	case c.Cert != "" && c.Key == "":
 		report("tls.cert", "a certificate without its key proves nothing; add tls.key")
 	case c.Cert == "" && c.Key != "":
@@ -43,6 +46,7 @@ func (c *TLSConfig) check(report func(key, format string, args ...any)) {
 	case c.ClientCA != "" && !c.on():
 		report("tls.client_ca", "clients show certificates over TLS only; add tls.cert and tls.key")
 	}
+	c.ACME.check(report)
 	if c.HSTS < 0 {
 		report("tls.hsts", "%v is no time; 0 leaves the header out", c.HSTS)
 	}
@@ -50,7 +54,7 @@ func (c *TLSConfig) check(report func(key, format string, args ...any)) {
 
 // absolute makes the relative names of files begin at dir.
 func (c *TLSConfig) absolute(dir string) {
-	for _, name := range []*string{&c.Cert, &c.Key, &c.ClientCA} {
+	for _, name := range []*string{&c.Cert, &c.Key, &c.ClientCA, &c.ACME.Cache} {
 		if *name != "" && !filepath.IsAbs(*name) {
 			*name = filepath.Join(dir, *name)
 		}
@@ -89,7 +93,7 @@ type tlsPair struct {
 	files  TLSConfig
 	state  [3]fileState
 	config *tls.Config
-	leaf   *x509.Certificate
+	leaf   *x509.Certificate // nil: ACME's, there may be several, or none yet
 }
 
 // A fileState tells one content of a file from another.
@@ -122,6 +126,9 @@ func newTLSFiles(c TLSConfig, log zerolog.Logger) (*tlsFiles, error) {
 	if !c.on() {
 		return nil, nil
 	}
+	if err := c.ACME.makeCache(); err != nil {
+		return nil, fmt.Errorf("tls.acme.cache: %w", err)
+	}
 	p, err := readTLSPair(c)
 	if err != nil {
 		return nil, err
@@ -133,7 +140,10 @@ func newTLSFiles(c TLSConfig, log zerolog.Logger) (*tlsFiles, error) {
 
 // checkTLS reads the certificates.
 func checkTLS(_ env, c Config) error {
-	_, err := newTLSFiles(c.TLS, zerolog.Nop())
+	if !c.TLS.on() {
+		return nil
+	}
+	_, err := readTLSPair(c.TLS)
 	return err
 }
 
@@ -144,9 +154,15 @@ func (t *tlsFiles) config() *tls.Config {
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			t.refresh()
-			return t.current.Load().config, nil
+			config := t.current.Load().config
+			if config.ClientAuth != tls.NoClientCert && isChallenge(hello) {
+				config = config.Clone()
+				config.ClientAuth = tls.NoClientCert      // the authority has none of ours
+				config.NextProtos = hello.SupportedProtos // nor a request to make
+			}
+			return config, nil
 		},
 	}
 }
@@ -198,6 +214,9 @@ func (t *tlsFiles) put(p *tlsPair) {
 func (t *tlsFiles) putLocked(p *tlsPair) {
 	t.seen = p.state
 	t.current.Store(p)
+	if p.leaf == nil {
+		return
+	}
 	e := t.log.Info()
 	if time.Now().After(p.leaf.NotAfter) {
 		e = t.log.Warn().Bool("expired", true)
@@ -208,26 +227,10 @@ func (t *tlsFiles) putLocked(p *tlsPair) {
 // readTLSPair reads what c names.
 func readTLSPair(c TLSConfig) (*tlsPair, error) {
 	p := &tlsPair{files: c, state: c.states()}
-	cert, err := readPEM("tls.cert", c.Cert, 0)
-	if err != nil {
+	if c.ACME.on() {
+		p.config = c.ACME.config()
+	} else if err := p.readCertificate(c); err != nil {
 		return nil, err
-	}
-	key, err := readPEM("tls.key", c.Key, readableByOthers)
-	if err != nil {
-		return nil, err
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return nil, &hintError{
-			fmt.Errorf("tls.cert: %s with key %s: %w", c.Cert, c.Key, err),
-			"both files are PEM: the certificate, then those that vouch for it; and its key, without a password",
-		}
-	}
-	p.leaf = pair.Leaf
-	p.config = &tls.Config{
-		MinVersion:   tls.VersionTLS12,
-		Certificates: []tls.Certificate{pair},
-		NextProtos:   []string{"h2", "http/1.1"},
 	}
 	if c.ClientCA == "" {
 		return p, nil
@@ -244,6 +247,31 @@ func readTLSPair(c TLSConfig) (*tlsPair, error) {
 		}
 	}
 	return p, nil
+}
+
+func (p *tlsPair) readCertificate(c TLSConfig) error {
+	cert, err := readPEM("tls.cert", c.Cert, 0)
+	if err != nil {
+		return err
+	}
+	key, err := readPEM("tls.key", c.Key, readableByOthers)
+	if err != nil {
+		return err
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return &hintError{
+			fmt.Errorf("tls.cert: %s with key %s: %w", c.Cert, c.Key, err),
+			"both files are PEM: the certificate, then those that vouch for it; and its key, without a password",
+		}
+	}
+	p.leaf = pair.Leaf
+	p.config = &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		Certificates: []tls.Certificate{pair},
+		NextProtos:   []string{"h2", "http/1.1"},
+	}
+	return nil
 }
 
 // readableByOthers are the modes that a secret must not have.

@@ -52,6 +52,11 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 // sign completes template and signs it, by itself if there is no certificate yet.
 func (a *authority) sign(key *ecdsa.PrivateKey, template *x509.Certificate) *x509.Certificate {
 	a.t.Helper()
+	return a.signFor(&key.PublicKey, template)
+}
+
+func (a *authority) signFor(key *ecdsa.PublicKey, template *x509.Certificate) *x509.Certificate {
+	a.t.Helper()
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	if err != nil {
 		a.t.Fatal(err)
@@ -64,7 +69,7 @@ func (a *authority) sign(key *ecdsa.PrivateKey, template *x509.Certificate) *x50
 	if parent == nil {
 		parent = template
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, a.key)
 	if err != nil {
 		a.t.Fatal(err)
 	}

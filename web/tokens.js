@@ -2,7 +2,10 @@
 // once. Everything that it shows is set as text.
 "use strict";
 
-const api = new URL("api/v1/tokens", document.baseURI).pathname;
+// An address that was typed with a name and a password in it is none that may be
+// fetched, nor is one relative to it.
+const page = location.origin + location.pathname;
+const api = new URL("api/v1/tokens", page).href;
 const byId = (id) => document.getElementById(id);
 
 async function ask(method, path, body) {
@@ -26,10 +29,10 @@ function complain(error) {
 
 // The table is the server's: after a change it is taken from a new page.
 async function refresh() {
-  const answer = await fetch(document.baseURI, { cache: "no-store" });
+  const answer = await fetch(page, { cache: "no-store" });
   if (!answer.ok) throw new Error("the server answered " + answer.status);
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const last = (page) => page.querySelector("main").lastElementChild;
+  const last = (of) => of.querySelector("main").lastElementChild;
   last(document).replaceWith(document.importNode(last(fresh), true));
 }
 

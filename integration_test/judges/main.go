@@ -50,6 +50,9 @@ var judges = []judge{
 	{"getfacl", "acl"},
 	{"unshare", "util-linux"},
 	{"mount", "mount"},
+	{"setpriv", "util-linux"},
+	{"strace", "strace"},
+	{"systemd-analyze", "systemd"},
 	{"fail2ban-regex", "fail2ban"},
 }
 
