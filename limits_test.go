@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -285,5 +286,26 @@ func TestLimitedConnectionsKeepReadFrom(t *testing.T) {
 	defer conn.Close()
 	if _, ok := conn.(io.ReaderFrom); !ok {
 		t.Errorf("%T has no ReadFrom", conn)
+	}
+}
+
+// The page that operators read has every limit, and what it is without them.
+func TestOperationsPageHasTheLimits(t *testing.T) {
+	page, err := os.ReadFile("docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	def := reflect.ValueOf(defaultLimits())
+	for i := range def.NumField() {
+		key, value := def.Type().Field(i).Tag.Get("yaml"), fmt.Sprint(def.Field(i))
+		if d, ok := def.Field(i).Interface().(time.Duration); ok {
+			value = strings.TrimSuffix(d.String(), "m0s") + map[bool]string{true: "m"}[strings.HasSuffix(d.String(), "m0s")]
+		}
+		if def.Field(i).IsZero() {
+			value = "0"
+		}
+		if row := fmt.Sprintf("| `%s` | `%s`", key, value); !strings.Contains(string(page), row) {
+			t.Errorf("docs/operations.md has no row %s", row)
+		}
 	}
 }
