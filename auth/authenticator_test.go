@@ -519,3 +519,16 @@ func BenchmarkRefused(b *testing.B) {
 		})
 	}
 }
+
+// The hash that is verified for want of one is somebody's: their password must not
+// let in anybody else.
+func TestADecoysPasswordLetsNobodyElseIn(t *testing.T) {
+	a := NewAuthenticator(Options{Users: mustUsers(t, User{Name: "alice", Password: quick(t, "right")}, User{Name: "none"}, User{Name: "out", Disabled: true}), Client: peer}, DefaultKeep)
+	for _, name := range []string{"none", "out", "unknown", "a/b"} {
+		for range 2 { // nor be remembered
+			if got := try(t, a, here, name, "right"); got != "401 bad-credentials" {
+				t.Errorf("%s: %s", name, got)
+			}
+		}
+	}
+}
