@@ -38,9 +38,9 @@
 //
 // One walk (walk.go) leads every operation from a name to a place: an open
 // merged directory and a last component. It keeps nothing from one operation to
-// the next but open directories, and those only while it hears of every change
-// in them (dircache.go), so what changes underneath shows at the next look. What a name is
-// made of is an entry, and its presence is the whole of the union's semantics:
+// the next but open directories (dircache.go) and what was listed in them
+// (listing.go), and those only while it hears of every change in them, so what
+// changes underneath shows at the next look. What a name is made of is an entry, and its presence is the whole of the union's semantics:
 // six values, each of which says what a creator and a remover must do
 // (lookup.go). Changes are made by a txn, which holds the locks, closes what it
 // opened, and syncs what it changed once the locks are released (txn.go).
@@ -55,7 +55,8 @@
 //	            FS.filling, an inode
 //	                FS.tags.mu
 //	            staging.whiteMu
-//	            dirCache.mu
+//	            listing.mu
+//	                dirCache.mu
 //
 // copying lets one goroutine copy a file up while the others who need it wait;
 // it is held while content is copied and nothing else is. treeMu is shared by

@@ -450,7 +450,7 @@ func (f *File) Close() error {
 }
 
 // ReadDir returns the next n objects of a directory, all that are left with
-// n <= 0 (fs.ReadDirFile). A merged directory's are sorted by name.
+// n <= 0 (fs.ReadDirFile), in no order.
 func (f *File) ReadDir(n int) ([]fs.DirEntry, error) {
 	infos, err := f.Infos(n)
 	entries := make([]fs.DirEntry, len(infos))
