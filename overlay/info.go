@@ -1,7 +1,7 @@
 package overlay
 
 import (
-	"encoding/hex"
+	"encoding/base64"
 	"io/fs"
 	"time"
 
@@ -80,6 +80,9 @@ func (i *Info) Device() uint64 { return i.st.Rdev }
 // time; a copy-up, a rename and a restart do not.
 func (i *Info) ETag() string { return string(i.AppendETag(nil)) }
 
+// shownTag is how many bytes of a tag are shown: listings have one for each file.
+const shownTag = 12
+
 // AppendETag appends ETag to dst.
 func (i *Info) AppendETag(dst []byte) []byte {
 	var t tag
@@ -88,5 +91,5 @@ func (i *Info) AppendETag(dst []byte) []byte {
 	} else {
 		t = i.tags.of(&i.st)
 	}
-	return hex.AppendEncode(dst, t[:])
+	return base64.RawURLEncoding.AppendEncode(dst, t[:shownTag])
 }
