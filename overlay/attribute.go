@@ -100,11 +100,7 @@ func (fsys *FS) see(name string, follow bool, fn func(p place, f found) error) e
 	if err != nil {
 		return err
 	}
-	p, err := t.walk(name, follow)
-	if err != nil {
-		return t.end(err)
-	}
-	f, err := fsys.find(p.dir, p.name)
+	p, f, err := t.find(name, follow)
 	if err == nil {
 		err = fn(p, f)
 	}

@@ -59,11 +59,7 @@ func (fsys *FS) tryOpen(name string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := t.walk(name, true)
-	if err != nil {
-		return nil, t.end(err)
-	}
-	found, err := fsys.find(p.dir, p.name)
+	p, found, err := t.find(name, true)
 	if err != nil {
 		return nil, t.end(err)
 	}

@@ -132,6 +132,20 @@ func (t *txn) walk(name string, follow bool) (place, error) {
 	return p, err
 }
 
+// find walks to name and finds what it shows. The directory lives as long as the
+// transaction.
+func (t *txn) find(name string, follow bool) (place, found, error) {
+	p, f, err := t.fsys.walkOn(name, follow)
+	if err != nil {
+		return p, f, err
+	}
+	t.keep(p.dir)
+	if f.at == nil {
+		f, err = t.fsys.find(p.dir, p.name)
+	}
+	return p, f, err
+}
+
 // lookup is FS.lookup; a directory it opens lives as long as the transaction.
 func (t *txn) lookup(p place) (*entry, presence, error) {
 	e, err := t.fsys.lookup(p.dir, p.name, false)

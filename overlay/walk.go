@@ -59,21 +59,29 @@ func splitName(name string) ([]string, error) {
 //
 // Errors: ENOENT, ENOTDIR, ELOOP after 40 links, and lookup's.
 func (fsys *FS) walk(name string, follow bool) (place, error) {
+	p, _, err := fsys.walkOn(name, follow)
+	return p, err
+}
+
+// walkOn is walk, with what is there when following the last component has
+// looked it up: then at of f is not nil.
+func (fsys *FS) walkOn(name string, follow bool) (p place, f found, err error) {
 	components, err := splitName(name)
 	if err != nil {
-		return place{}, err
+		return place{}, f, err
 	}
 	w := walker{fsys: fsys, at: fsys.root, pending: components}
 	w.leap()
 	if err := w.run(follow); err != nil {
 		w.at.close()
-		return place{}, err
+		return place{}, f, err
 	}
 	if len(w.pending) == 0 {
 		// Only a link can end on a directory that was entered.
-		return fsys.placeOf(w.at)
+		p, err = fsys.placeOf(w.at)
+		return p, f, err
 	}
-	return place{w.at, w.pending[0]}, nil
+	return place{w.at, w.pending[0]}, w.found, nil
 }
 
 // Resolve returns the merged path without symlinks to which name leads, the
@@ -117,6 +125,7 @@ type walker struct {
 	fsys    *FS
 	at      *dir
 	pending []string
+	found   found // what is at the last component, if it was looked up
 	links   int
 	races   int // names that changed between two looks
 }
@@ -175,6 +184,7 @@ func (w *walker) step(name string, last bool) (done bool, err error) {
 	case f.st.IsSymlink():
 		return false, w.follow(f, name)
 	case last:
+		w.found = f
 		return true, nil
 	case f.st.IsDir(): // made since it was looked up
 		if w.races++; w.races > maxRaces {
