@@ -35,7 +35,7 @@ func bench(folder, size, workloads string) error {
 	if err := run(".", "go", "build", "-trimpath", "-o", overdav, "."); err != nil {
 		return err
 	}
-	args := []string{"suite", "-work", filepath.Join(dir, "work"), "-out", filepath.Join(dir, "out"), "-size", size, "-workloads", workloads}
+	args := []string{"suite", "-work", filepath.Join(dir, "work"), "-out", filepath.Join(dir, "out"), "-size", size, "-workloads", workloads, "-quiet", "2s"}
 	script := func(name string) string { return filepath.Join(folder, "peers", name+".sh") }
 	for _, p := range peers {
 		if _, err := exec.LookPath(p.program); err != nil {
