@@ -24,7 +24,10 @@ func bench(folder, size, workloads string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir) // what a failed run left there is mounted nowhere: davbench sees to that
+	defer os.RemoveAll(dir)                      // what a failed run left there is mounted nowhere: davbench sees to that
+	if err := os.Chmod(dir, 0o755); err != nil { // the servers have users of their own
+		return err
+	}
 	if folder, err = filepath.Abs(folder); err != nil {
 		return err
 	}
