@@ -83,7 +83,7 @@ func run(dir, name string, args ...string) error {
 func measured(size string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Measured %s, size %s, on %d processors (%s), Linux %s, %s.\n",
-		time.Now().Format(time.DateOnly), size, runtime.NumCPU(), processor(), firstLine("uname", "-r"), runtime.Version())
+		time.Now().Format(time.DateOnly), size, runtime.NumCPU(), processor(), kernel(), runtime.Version())
 	fmt.Fprintf(&b, "overdav %s", firstLine("git", "describe", "--always", "--dirty"))
 	for _, v := range [][]string{{"nginx", "-v"}, {"apache2", "-v"}, {"lighttpd", "-v"}, {"rclone", "version"}} {
 		if line := firstLine(v[0], v[1:]...); line != "" {
@@ -102,6 +102,12 @@ func firstLine(name string, args ...string) string {
 	}
 	line, _, _ := strings.Cut(string(out), "\n")
 	return strings.TrimSpace(line)
+}
+
+// kernel is the version of the kernel, without what its builder calls it.
+func kernel() string {
+	version, _, _ := strings.Cut(firstLine("uname", "-r"), "-")
+	return version
 }
 
 // processor is the model of the first one.
