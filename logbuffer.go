@@ -62,9 +62,9 @@ func (b *logBuffer) flush() {
 	_ = b.flushLocked() // there is no other place to tell that the log cannot be written
 }
 
-// flushLocked is flush.
+// flushLocked is flush, with mu held.
 //
-// Preconditions: mu is held.
+// +checklocks:b.mu
 func (b *logBuffer) flushLocked() error {
 	b.timer.Stop()
 	if len(b.lines) == 0 {

@@ -36,17 +36,14 @@ func spellings() (all []string) {
 			"/"+up+"/outside/canary", "/dav"+up+"/no/f", "/dav/open/x"+up+"/"+up+"/no/f",
 		)
 	}
-	for _, closed := range []string{
+	return append(all, []string{
 		"/dav/no/f", "/dav/no//f", "/dav//no/f", "//dav/no/f", "/dav/./no/f", "/dav/no/./f", "/dav/%6eo/f", "/dav/n%6f/%66", "/dav/no%2ff", "/dav/no%2Ff", "/dav/no%5cf", "/dav/no\\f",
 		"/dav/NO/f", "/dav/No/F", "/dav/no/", "/dav/no/f/", "/dav/no/f%00", "/dav/no%00/f", "/dav/no/f;x", "/dav/no;x/f", "/dav/no/f?x", "/dav/no?/f", "/dav/no/f#x", "/dav/no%20/f",
 		"/dav/no./f", "/dav/no/f.", "/dav/no/f::$DATA", "/dav/no/f%3a%3a$DATA", "/dav/open/l/f", "/dav/open/lf", "/dav/open/up/no/f", "/dav/open/up/open/up/no/f", "/dav/open/root/no/f",
 		"/dav/open/out/canary", "/dav/open/outf", "/dav/open/abs", "/dav/open/far/outside/canary", "/dav/open/no/f", "/dav/open/no", "/dav/open/self/no/f",
 		"http://h/dav/no/f", "http:///dav/no/f", "//h/dav/no/f", "http://h@other/dav/no/f", "http://h:80/dav/no/f", "http://h/dav/open/../no/f", "https://h/dav/open/%2e%2e/no/f",
 		"http://h//dav/no/f", "file:///dav/no/f", "file:///etc/passwd", "dav/no/f", "./dav/no/f", "../dav/no/f", "C:/dav/no/f", "/dav/C:/no/f", "\\dav\\no\\f", "/proc/self/root/etc/passwd", "", "*", "?", "#", "%",
-	} {
-		all = append(all, closed)
-	}
-	return all
+	}...)
 }
 
 // A maze is a tree with things that are closed, links to them and out of the

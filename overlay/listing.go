@@ -152,6 +152,7 @@ func (c *dirCache) listing(d *dir) (l *listing, fills bool) {
 // arm makes the watcher tell of what happens to content in a directory, too.
 //
 // Preconditions: mu is held.
+// +checklocks:c.mu
 func (c *dirCache) arm(node *dirNode) bool {
 	if node.armed {
 		return true
@@ -183,6 +184,7 @@ func (c *dirCache) makeRoom(spare *dirNode) bool {
 // forgetListing ends the use of a listing by those who come after.
 //
 // Preconditions: mu is held.
+// +checklocks:c.mu
 func (c *dirCache) forgetListing(l *listing) {
 	if l == nil || l.lost {
 		return
@@ -213,10 +215,11 @@ func (l *listing) refresh(fsys *FS, d *dir) (ok bool, err error) {
 	l.mu.Lock() // also waits for who is looking at what he took from changed
 	defer l.mu.Unlock()
 	l.cache.mu.Lock()
-	changed, lost := l.changed, l.lost
-	if len(changed) > 0 {
-		l.changed = make(map[string]remedy)
+	var changed map[string]remedy
+	if len(l.changed) > 0 {
+		changed, l.changed = l.changed, make(map[string]remedy)
 	}
+	lost := l.lost
 	l.cache.mu.Unlock()
 	if lost {
 		return false, nil
@@ -235,6 +238,7 @@ func (l *listing) refresh(fsys *FS, d *dir) (ok bool, err error) {
 // lookUp brings what is kept of name up to date.
 //
 // Preconditions: mu is held.
+// +checklocks:l.mu
 func (l *listing) lookUp(fsys *FS, d *dir, name string, need remedy) error {
 	f, err := fsys.find(d, name)
 	missing := err != nil && at.IsMissing(err)
@@ -296,6 +300,7 @@ const accountEvery = 1024
 // the listing is lost.
 //
 // Preconditions: mu is held.
+// +checklocks:l.mu
 func (l *listing) charge() bool {
 	l.cache.mu.Lock()
 	defer l.cache.mu.Unlock()
