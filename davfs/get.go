@@ -233,14 +233,11 @@ type Member struct {
 
 // membersFor are the members of a collection that the user sees.
 func (h *Handler) membersFor(rq *request) ([]Member, error) {
-	dir, err := h.tree.Open(rq.at().Name())
+	dir, err := h.openMembers(rq)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close() // it was only read
-	if err := rq.opened(dir); err != nil {
-		return nil, err
-	}
 	infos, err := dir.Infos(-1)
 	if err != nil {
 		return nil, err

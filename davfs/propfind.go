@@ -38,36 +38,21 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 	if err := mustExist(rq); err != nil {
 		return err
 	}
-	d, noRoot, err := parseDepth(rq.Header, depthInfinity)
-	if err != nil {
-		return err
-	}
 	props, err := h.queries.read(w, rq.Request)
 	if err != nil {
 		return err
 	}
-	if !rq.info.IsDir() {
-		d = depthZero
-	}
-	if d != depthZero {
-		if err := rq.permit.grants(rq.path, rq.real, demand{own: RightList}); err != nil {
-			return err
-		}
-	}
-	if d == depthInfinity && h.opts.InfiniteDepth == 0 {
-		// RFC 4918, section 9.1.1
-		return &protocolError{status: http.StatusForbidden, condition: "propfind-finite-depth"}
+	d, noRoot, err := h.reach(rq)
+	if err != nil {
+		return err
 	}
 	var dir *overlay.File
 	var members *memberBatch
 	if d != depthZero {
-		if dir, err = h.tree.Open(rq.at().Name()); err != nil {
+		if dir, err = h.openMembers(rq); err != nil {
 			return err
 		}
 		defer dir.Close()
-		if err := rq.opened(dir); err != nil {
-			return err
-		}
 		members = memberBatches.Get().(*memberBatch)
 		defer memberBatches.Put(members)
 		if err = members.read(dir); err != nil {
@@ -81,11 +66,7 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 		real = h.real(rq.path, true)
 	}
 	if !noRoot {
-		l.member = entry{h: h, prefix: l.prefix, dir: rq.path, realDir: real, info: rq.info, free: free, permit: rq.permit, user: rq.user}
-		if rq.held.Shown != nil {
-			l.member.held = &rq.held
-		}
-		l.write(&l.member, false)
+		l.writeRoot(rq, real, free)
 	}
 	l.budget = h.opts.InfiniteDepth
 	if d != depthZero {
@@ -95,6 +76,48 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 		h.opts.Log(rq.Request, http.StatusMultiStatus, err) // the client went away meanwhile
 	}
 	return nil
+}
+
+// reach is how far a PROPFIND may go below what it names, and whether it leaves
+// that out.
+func (h *Handler) reach(rq *request) (d depth, noRoot bool, err error) {
+	d, noRoot, err = parseDepth(rq.Header, depthInfinity)
+	switch {
+	case err != nil:
+		return d, noRoot, err
+	case !rq.info.IsDir() || d == depthZero:
+		return depthZero, noRoot, nil
+	}
+	if err := rq.permit.grants(rq.path, rq.real, demand{own: RightList}); err != nil {
+		return d, noRoot, err
+	}
+	if d == depthInfinity && h.opts.InfiniteDepth == 0 {
+		// RFC 4918, section 9.1.1
+		return d, noRoot, &protocolError{status: http.StatusForbidden, condition: "propfind-finite-depth"}
+	}
+	return d, noRoot, nil
+}
+
+// openMembers opens the collection that the request names.
+func (h *Handler) openMembers(rq *request) (*overlay.File, error) {
+	dir, err := h.tree.Open(rq.at().Name())
+	if err != nil {
+		return nil, err
+	}
+	if err := rq.opened(dir); err != nil {
+		_ = dir.Close() // nothing was read
+		return nil, err
+	}
+	return dir, nil
+}
+
+// writeRoot writes the entry of what the request names.
+func (l *lister) writeRoot(rq *request, real Path, free bool) {
+	l.member = entry{h: l.h, prefix: l.prefix, dir: rq.path, realDir: real, info: rq.info, free: free, permit: rq.permit, user: rq.user}
+	if rq.held.Shown != nil {
+		l.member.held = &rq.held
+	}
+	l.write(&l.member, false)
 }
 
 // hrefPrefix is what stands before the paths of the share in an answer.
