@@ -121,7 +121,8 @@ func (f *File) openRegular(p place, found *found) error {
 		err = f.fsys.refuseMetacopy(file)
 	}
 	if err == nil {
-		f.read, f.info.st = file, st
+		found.st = st
+		f.read, f.info.st, f.info.tag = file, st, f.fsys.tagOf(found)
 		return nil
 	}
 	_ = file.Close() // only read
@@ -223,7 +224,7 @@ func (fsys *FS) openUpper(name string, flag int) (*File, error) {
 		return nil, err
 	}
 	f := &File{fsys: fsys, name: name, parent: p.dir.path, base: p.name, flag: flag, read: &file.File, write: file}
-	f.info.name, f.info.tags = baseName(name), &fsys.tags
+	f.info.name = baseName(name)
 	return f, nil
 }
 
@@ -248,7 +249,7 @@ func (fsys *FS) createFile(name string, flag int, perm fs.FileMode, follow bool)
 		return nil, t.end(err)
 	}
 	f := &File{fsys: fsys, name: name, parent: p.dir.path, base: p.name, flag: flag, read: &temp.file.File, write: temp.file}
-	f.info.name, f.info.tags = baseName(name), &fsys.tags
+	f.info.name = baseName(name)
 	err = fsys.show(t, p, here, temp, e, false)
 	if err = t.end(err); err == nil {
 		temp.file = nil // it is f's now
@@ -272,8 +273,8 @@ func (f *File) Stat() (fs.FileInfo, error) {
 	return info, nil
 }
 
-// Opened tells of the object as it was when Open or OpenFile returned, which
-// costs no call. It belongs to f.
+// Opened tells of the object as it was when Open returned, which costs no call.
+// It belongs to f.
 func (f *File) Opened() *Info { return &f.info }
 
 // Info is Stat with our own type.
@@ -296,6 +297,7 @@ func (f *File) Info() (*Info, error) {
 	if err != nil {
 		return nil, pathError("stat", f.name, err)
 	}
+	info.tag = f.fsys.tagOf(&found{st: info.st, layer: info.layer})
 	return &info, nil
 }
 

@@ -14,13 +14,14 @@ type Info struct {
 	name  string
 	st    at.Stat
 	layer int // 0 is upper
-	tags  *tagTable
-	kept  keptRef // of a listing that is kept, where it is in that
+	tag   tag
+	tags  *tagTable // has tag; nil when it was asked already, as by all but listings
+	kept  keptRef   // of a listing that is kept, where it is in that
 }
 
 // newInfo tells of what was found, by the name that it is called.
 func (fsys *FS) newInfo(name string, f *found) *Info {
-	return &Info{name: name, st: f.st, layer: f.layer, tags: &fsys.tags}
+	return &Info{name: name, st: f.st, layer: f.layer, tag: fsys.tagOf(f)}
 }
 
 // Name is the last component of the name.
@@ -85,10 +86,12 @@ const shownTag = 12
 
 // AppendETag appends ETag to dst.
 func (i *Info) AppendETag(dst []byte) []byte {
-	var t tag
-	if i.layer != 0 || i.tags == nil { // a lower's, or nobody's yet
+	t := i.tag
+	switch {
+	case i.tags == nil:
+	case i.layer != 0:
 		t = derivedTag(&i.st)
-	} else {
+	default:
 		t = i.tags.of(&i.st)
 	}
 	return base64.RawURLEncoding.AppendEncode(dst, t[:shownTag])

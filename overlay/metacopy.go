@@ -173,9 +173,7 @@ func (f *File) openBelow(p place, found *found) (err error) {
 	if st.Size > found.st.Size {
 		f.limit = found.st.Size
 	}
-	f.below = true
-	// A table of its own: the tag is of this content for good.
-	f.info.tags = &tagTable{pinned: map[uint64]tag{found.st.Ino: f.fsys.tagOf(found)}}
+	f.below = true // info has the tag of this content for good
 	return nil
 }
 
