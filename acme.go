@@ -11,7 +11,8 @@ import (
 )
 
 // ACMEConfig has certificates made, and renewed, by an authority on the network
-// (RFC 8555), which checks that the server is reached by its names (RFC 8737).
+// (RFC 8555), which checks that the server is reached by its names: at the port
+// that is served (RFC 8737), or else at tls.http_listen (RFC 8555, section 8.3).
 // To configure it is to agree to the authority's terms.
 type ACMEConfig struct {
 	Hosts        []string `yaml:"hosts"`         // the names; none: no ACME
@@ -52,16 +53,24 @@ func (c *ACMEConfig) makeCache() error {
 	return os.MkdirAll(c.Cache, 0o700)
 }
 
-// config shows certificates of the authority. The first client to ask for a name
-// waits until there is one.
-func (c *ACMEConfig) config() *tls.Config {
-	m := &autocert.Manager{
+// manager speaks with the authority; nil where there is none. There is one for as
+// long as the program runs: it keeps the time of each renewal.
+func (c *ACMEConfig) manager() *autocert.Manager {
+	if !c.on() {
+		return nil
+	}
+	return &autocert.Manager{
 		Prompt:     autocert.AcceptTOS,
 		Cache:      autocert.DirCache(c.Cache),
 		HostPolicy: autocert.HostWhitelist(c.Hosts...),
 		Email:      c.Email,
 		Client:     &acme.Client{DirectoryURL: c.DirectoryURL, UserAgent: "overdav"},
 	}
+}
+
+// acmeConfig shows certificates of m's authority. The first client to ask for a
+// name waits until there is one.
+func acmeConfig(m *autocert.Manager) *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: m.GetCertificate,

@@ -219,10 +219,15 @@ func TestACMEMistakes(t *testing.T) {
 		if c.DirectoryURL == "" {
 			c.DirectoryURL = acme.LetsEncryptURL
 		}
-		var said []string
-		c.check(func(key, format string, args ...any) { said = append(said, key+": "+fmt.Sprintf(format, args...)) })
+		said := mistakes(c.check)
 		if len(said) != 1 || !strings.HasPrefix(said[0], want) {
 			t.Errorf("%+v: said %q, want %q", c, said, want)
 		}
 	}
+}
+
+// mistakes are what check reports.
+func mistakes(check func(report func(key, format string, args ...any))) (said []string) {
+	check(func(key, format string, args ...any) { said = append(said, key+": "+fmt.Sprintf(format, args...)) })
+	return said
 }

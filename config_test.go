@@ -311,7 +311,7 @@ var fileOnly = []string{
 	"users", "name", "password", "groups", "disabled", "htpasswd", "access", "paths", "allow",
 	"auth", "user_header", "admins", "tokens", "cache", "allow_plaintext_auth",
 	"log", "shares", "path", "public_url", "trusted_proxies",
-	"cors", "origins", "credentials", "max_age", "landlock", "socket_mode", "tls", "cert", "key", "client_ca", "hsts", "acme", "hosts", "email", "directory_url",
+	"cors", "origins", "credentials", "max_age", "landlock", "socket_mode", "tls", "cert", "key", "client_ca", "hsts", "http_listen", "acme", "hosts", "email", "directory_url",
 	"symlinks", "names", "junk", "idle", "max_open", "quota", "ttl", "propfind_infinity", "locks", "timeout", "per_user", "total",
 	"audit", "metrics", "limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
 	"operations", "operation_wait", "upload", "free_space", "free_inodes",

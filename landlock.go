@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"mime"
+	"net"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -69,9 +70,7 @@ func newSandbox(c Config, file string, all shares) sandbox {
 	s.allowFile(readRights, absolutePath(file))
 	if c.TLS.ACME.on() {
 		s.allow(writeRights, c.TLS.ACME.Cache)
-		for _, name := range []string{"/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf"} { // to find the authority
-			s.allow(ll.AccessFSReadFile, resolve(name))
-		}
+		s.allowResolver()
 	}
 	s.allowFile(logRights, c.Audit)
 	s.allowFile(writeRights, c.Auth.Tokens)
@@ -85,6 +84,20 @@ func newSandbox(c Config, file string, all shares) sandbox {
 		s.allowFile(socketRights, absolutePath(path))
 	}
 	return s
+}
+
+// allowResolver allows what Go reads to find the authority. Where these are links,
+// as resolv.conf is into a directory of who manages the network, they may be
+// replaced; a file in /etc that is replaced is not read again before a restart,
+// because /etc has more than we are to see.
+func (s sandbox) allowResolver() {
+	for _, name := range []string{"/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf"} {
+		target := resolve(name)
+		if dir := filepath.Dir(target); dir != "/etc" {
+			s.allow(readRights, dir)
+		}
+		s.allow(ll.AccessFSReadFile, target)
+	}
 }
 
 // beforeUser is the directory in which a directory for each user is made, or dir
@@ -123,6 +136,7 @@ func (s sandbox) enter(c Config, log zerolog.Logger) error {
 	if c.TLS.ACME.on() {
 		config.HandledAccessNet &^= ll.AccessNetConnectTCP // to the authority
 		_, _ = x509.SystemCertPool()                       // read and kept; who misses one says so
+		net.DefaultResolver.PreferGo = true                // C's loads libraries
 	}
 	if mode == "try" {
 		config = config.BestEffort()

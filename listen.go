@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,49 +38,80 @@ func parseMode(text string) (fs.FileMode, error) {
 	return fs.FileMode(mode), nil
 }
 
+// sockets are what the program listens on.
+type sockets struct {
+	served []net.Listener
+	plain  []net.Listener // tls.http_listen's
+}
+
 // listen opens what c says to listen on, or takes what systemd has opened,
-// which its socket unit decides. c has passed check.
-func listen(c Config) ([]net.Listener, error) {
-	lns, err := activated(c)
-	if err != nil || len(lns) > 0 {
-		return lns, err
+// which its socket units decide. c has passed check.
+func listen(c Config) (sockets, error) {
+	s, err := activated(c)
+	if err != nil {
+		return sockets{}, err
 	}
+	if len(s.served) == 0 {
+		ln, err := listenAt(c)
+		if err != nil {
+			s.close()
+			return sockets{}, err
+		}
+		s.served = append(s.served, ln)
+	}
+	if len(s.plain) == 0 && c.TLS.HTTPListen != "" {
+		ln, err := net.Listen("tcp", c.TLS.HTTPListen)
+		if err != nil {
+			s.close()
+			return sockets{}, &hintError{err, "tls.http_listen names an address that is free, or overdav-http.socket opens it"}
+		}
+		s.plain = append(s.plain, ln)
+	}
+	return s, nil
+}
+
+func listenAt(c Config) (net.Listener, error) {
 	if c.Listen == listenSystemd {
 		return nil, &hintError{errors.New("systemd has handed over no socket"), "start the socket unit, overdav.socket, or set listen to an address"}
 	}
-	var ln net.Listener
 	if path, ok := strings.CutPrefix(c.Listen, "unix:"); ok {
-		ln, err = listenUnix(path, c.SocketMode)
-	} else {
-		ln, err = listenTCP(c.Listen)
+		return listenUnix(path, c.SocketMode)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return []net.Listener{ln}, nil
+	return listenTCP(c.Listen)
 }
+
+// plainSocket is what a socket unit calls a socket for plain HTTP
+// (FileDescriptorName=; systemd.socket(5)).
+const plainSocket = "http"
 
 // activated returns the sockets that systemd has opened for this process
 // (sd_listen_fds(3)), none if it was not systemd that started it.
-func activated(c Config) ([]net.Listener, error) {
-	var lns []net.Listener
+func activated(c Config) (sockets, error) {
+	var s sockets
 	for _, f := range activation.Files(true) {
 		ln, err := net.FileListener(f)
 		_ = f.Close() // the listener has a descriptor of its own
-		if err == nil {
+		switch {
+		case err != nil:
+		case f.Name() != plainSocket:
+			s.served = append(s.served, ln)
 			err = c.checkReach(ln.Addr())
-			lns = append(lns, ln)
+		default:
+			s.plain = append(s.plain, ln)
+			if !c.TLS.on() {
+				err = errors.New("it is for sending clients on to TLS, and there is none; add tls, or give the socket another name")
+			}
 		}
 		if err != nil {
-			closeAll(lns)
-			return nil, fmt.Errorf("socket %s from systemd: %w", f.Name(), err)
+			s.close()
+			return sockets{}, fmt.Errorf("socket %s from systemd: %w", f.Name(), err)
 		}
 	}
-	return lns, nil
+	return s, nil
 }
 
-func closeAll(lns []net.Listener) {
-	for _, ln := range lns {
+func (s *sockets) close() {
+	for _, ln := range slices.Concat(s.served, s.plain) {
 		_ = ln.Close() // the server has closed it already, as a rule
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"net"
 	"net/http"
 	"slices"
@@ -214,15 +213,5 @@ func (m *metrics) serve(addr string, log zerolog.Logger) (stop func(), err error
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.handler(log))
-	srv := &http.Server{
-		Handler: mux, ErrorLog: stdLogger(log),
-		ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute,
-	}
-	go func() {
-		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			log.Error().Err(err).Msg("metrics are not served any more")
-		}
-	}()
-	log.Info().Str(keyAddr, ln.Addr().String()).Msg("serving metrics")
-	return func() { _ = srv.Close() }, nil // who reads them comes again
+	return serveBeside(ln, &http.Server{Handler: mux}, "metrics", log), nil // who reads them comes again
 }

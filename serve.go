@@ -59,11 +59,11 @@ func serve(e env, args []string) error {
 	defer reload.start()()
 
 	// Listening comes first, so that an address in use leaves the disk alone.
-	lns, err := listen(c)
+	socks, err := listen(c)
 	if err != nil {
 		return err
 	}
-	defer closeAll(lns)
+	defer socks.close()
 	certs, err := newTLSFiles(c.TLS, log)
 	if err != nil {
 		return err
@@ -89,10 +89,11 @@ func serve(e env, args []string) error {
 			err = newSandbox(c, configFileOf("serve", args, e.getenv), all).enter(c, log)
 		}
 		if err == nil {
-			announce(e.stdout, c, lns, all)
+			defer newSignpost(c, socks.served).serve(socks.plain, certs, srv.conns, log)()
+			announce(e.stdout, c, socks.served, all)
 			tellManager(log, daemon.SdNotifyReady)
 			go feedWatchdog(ctx, srv.health.check, log)
-			err = srv.run(ctx, stopListening, lns...)
+			err = srv.run(ctx, stopListening, socks.served...)
 		}
 	}
 	return errors.Join(err, all.close())

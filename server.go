@@ -142,6 +142,19 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	aborted = false
 }
 
+// serveBeside serves what is no WebDAV, and short, on ln until stop is called,
+// which waits for nobody.
+func serveBeside(ln net.Listener, srv *http.Server, what string, log zerolog.Logger) (stop func()) {
+	srv.ErrorLog, srv.ReadTimeout, srv.WriteTimeout = stdLogger(log), 10*time.Second, time.Minute
+	go func() {
+		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			log.Error().Err(err).Msg("not serving " + what + " any more")
+		}
+	}()
+	log.Info().Str(keyAddr, ln.Addr().String()).Msg("serving " + what)
+	return func() { _ = srv.Close() } // its errors are those of connections we give up
+}
+
 // noSniff is in every answer: what it is called is what it is. Nothing may
 // append to the slice.
 var noSniff = []string{"nosniff"}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/crypto/acme/autocert"
 )
 
 // TLSConfig says how the server proves who it is. Without a certificate it
@@ -26,6 +28,8 @@ type TLSConfig struct {
 	ClientCA string        `yaml:"client_ca" reload:"yes"` // PEM; only clients with a certificate of one of these get in
 	ACME     ACMEConfig    `yaml:"acme"`                   // instead of Cert and Key
 	HSTS     time.Duration `yaml:"hsts"`                   // for how long browsers are told to use nothing but TLS
+
+	HTTPListen string `yaml:"http_listen"` // host:port for plain HTTP, which is sent on to TLS; "" is none
 }
 
 func defaultTLS() TLSConfig {
@@ -47,8 +51,20 @@ func (c *TLSConfig) check(report func(key, format string, args ...any)) {
 		report("tls.client_ca", "clients show certificates over TLS only; add tls.cert and tls.key")
 	}
 	c.ACME.check(report)
+	c.checkHTTPListen(report)
 	if c.HSTS < 0 {
 		report("tls.hsts", "%v is no time; 0 leaves the header out", c.HSTS)
+	}
+}
+
+func (c *TLSConfig) checkHTTPListen(report func(key, format string, args ...any)) {
+	if c.HTTPListen == "" {
+		return
+	}
+	if _, _, err := net.SplitHostPort(c.HTTPListen); err != nil {
+		report("tls.http_listen", "%q is not an address; write host:port, or :80 for every address of this machine", c.HTTPListen)
+	} else if !c.on() {
+		report("tls.http_listen", "there is no TLS to send anybody on to; add tls.cert and tls.key, or tls.acme, or remove it")
 	}
 }
 
@@ -78,6 +94,7 @@ func strictTransport(age time.Duration, next http.Handler) http.Handler {
 // cannot be used then is reported once, and the old ones stay.
 type tlsFiles struct {
 	log     zerolog.Logger
+	acme    *autocert.Manager // nil: certificates are files
 	current atomic.Pointer[tlsPair]
 
 	// mu is held by who looks at the files.
@@ -129,11 +146,11 @@ func newTLSFiles(c TLSConfig, log zerolog.Logger) (*tlsFiles, error) {
 	if err := c.ACME.makeCache(); err != nil {
 		return nil, fmt.Errorf("tls.acme.cache: %w", err)
 	}
-	p, err := readTLSPair(c)
+	t := &tlsFiles{log: log, acme: c.ACME.manager()}
+	p, err := readTLSPair(c, t.acme)
 	if err != nil {
 		return nil, err
 	}
-	t := &tlsFiles{log: log}
 	t.put(p)
 	return t, nil
 }
@@ -143,7 +160,7 @@ func checkTLS(_ env, c Config) error {
 	if !c.TLS.on() {
 		return nil
 	}
-	_, err := readTLSPair(c.TLS)
+	_, err := readTLSPair(c.TLS, c.TLS.ACME.manager())
 	return err
 }
 
@@ -167,6 +184,20 @@ func (t *tlsFiles) config() *tls.Config {
 	}
 }
 
+// answering is h, but for what the authority asks over plain HTTP (RFC 8555,
+// section 8.3).
+func (t *tlsFiles) answering(h http.Handler) http.Handler {
+	if t.acme == nil {
+		return h
+	}
+	h = t.acme.HTTPHandler(h)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = r.WithContext(r.Context()) // a copy
+		r.Host = hostname(r.Host)      // autocert compares it with a name, and an authority's test has a port, too
+		h.ServeHTTP(w, r)
+	})
+}
+
 // refresh reads the files again if one has changed. While one handshake does,
 // others go on with what there is.
 func (t *tlsFiles) refresh() {
@@ -180,7 +211,7 @@ func (t *tlsFiles) refresh() {
 		return
 	}
 	t.seen = now
-	p, err := readTLSPair(files)
+	p, err := readTLSPair(files, t.acme)
 	if err != nil {
 		t.log.Warn().Err(err).Msg("certificate has changed but cannot be used; the old one stays")
 		return
@@ -196,7 +227,7 @@ func (t *tlsFiles) reload(c Config) (apply func(), err error) {
 	if t == nil {
 		return nil, nil
 	}
-	p, err := readTLSPair(c.TLS)
+	p, err := readTLSPair(c.TLS, t.acme)
 	if err != nil {
 		return nil, err
 	}
@@ -224,11 +255,11 @@ func (t *tlsFiles) putLocked(p *tlsPair) {
 	e.Strs(keyNames, p.leaf.DNSNames).Time(keyNotAfter, p.leaf.NotAfter).Msg("certificate")
 }
 
-// readTLSPair reads what c names.
-func readTLSPair(c TLSConfig) (*tlsPair, error) {
+// readTLSPair reads what c names. m is c.ACME's.
+func readTLSPair(c TLSConfig, m *autocert.Manager) (*tlsPair, error) {
 	p := &tlsPair{files: c, state: c.states()}
-	if c.ACME.on() {
-		p.config = c.ACME.config()
+	if m != nil {
+		p.config = acmeConfig(m)
 	} else if err := p.readCertificate(c); err != nil {
 		return nil, err
 	}

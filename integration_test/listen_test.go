@@ -65,6 +65,15 @@ func writeFile(t *testing.T, name, text string) {
 	}
 }
 
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 func TestEveryMethodWorksOverTLSAndHTTP2(t *testing.T) {
 	_, args := newShare(t)
 	conf := openDir(t)
@@ -165,6 +174,13 @@ func TestSystemdsSocketIsMissedAndHeldAgainstTheRules(t *testing.T) {
 	out, err := runFor(giveUp, cmd)
 	if err == nil || !strings.Contains(out, "can be reached from other machines") {
 		t.Errorf("a socket that everybody reaches: %v, said %q", err, out)
+	}
+
+	cmd = activate(t, command(openDir(t), append([]string{"serve"}, args...)...), listenLocal(t))
+	cmd.Env = append(cmd.Env, "LISTEN_FDNAMES=http")
+	out, err = runFor(giveUp, cmd)
+	if err == nil || !strings.Contains(out, "socket http from systemd: it is for sending clients on to TLS") {
+		t.Errorf("a socket for plain HTTP without TLS: %v, said %q", err, out)
 	}
 }
 

@@ -19,6 +19,8 @@ import (
 // unitsDir has the units that are shipped.
 const unitsDir = "../dist/systemd"
 
+var units = []string{"overdav.service", "overdav-root.service", "overdav.socket", "overdav-http.socket"}
+
 // Exposure is a tenth of a point each; below 30 systemd itself says "OK".
 func TestUnitsAreHardened(t *testing.T) {
 	needProgram(t, "systemd-analyze")
@@ -35,7 +37,7 @@ func TestUnitsAreHardened(t *testing.T) {
 func TestUnitsAreUnderstood(t *testing.T) {
 	needProgram(t, "systemd-analyze")
 	dir := openDir(t)
-	for _, unit := range []string{"overdav.service", "overdav-root.service", "overdav.socket"} {
+	for _, unit := range units {
 		text, err := os.ReadFile(filepath.Join(unitsDir, unit))
 		if err != nil {
 			t.Fatal(err)
@@ -44,7 +46,7 @@ func TestUnitsAreUnderstood(t *testing.T) {
 		text = bytes.ReplaceAll(text, []byte("/usr/local/bin/overdav"), []byte(program))
 		writeFile(t, filepath.Join(dir, unit), string(text))
 	}
-	for _, unit := range []string{"overdav.service", "overdav-root.service", "overdav.socket"} {
+	for _, unit := range units {
 		out, err := runFor(clientGiveUp, exec.Command("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", filepath.Join(dir, unit)))
 		if err != nil || strings.Contains(out, unit+":") {
 			t.Errorf("%s: %v\n%s", unit, err, out)
