@@ -166,7 +166,7 @@ func newHealth(all shares, log zerolog.Logger) *health {
 			h.probes = append(h.probes, &probe{share: s.layers.Path, layer: layer, look: look, log: log})
 		}
 		for i, dir := range s.layers.Lower {
-			add(fmt.Sprintf("lower %d", i+1), func() error { return readDir(dir) })
+			add(layerName(i+1), func() error { return readDir(dir) })
 		}
 		switch {
 		case s.layers.Upper == "" || s.layers.perUser():

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ import (
 const (
 	keyAddr     = "addr"      // where the server listens
 	keyBytes    = "bytes"     // of the response's body, or copied up
+	keyCopiedUp = "copied_up" // bytes of files that a request had copied up; absent for none
 	keyDur      = "dur"       // milliseconds
 	keyID       = "id"        // of the request, since the start
 	keyIP       = "ip"        // of who could not log in
@@ -57,7 +59,7 @@ func newLog(c LogConfig, w io.Writer) zerolog.Logger {
 // first, then what came of it. What clients chose is quoted where it could be
 // taken for something else.
 var fieldsOrder = []string{
-	keyIP, keyPort, keyMethod, keyPath, keyStatus, keyBytes, keyDur, keyUser, keyReason, keyRemote, keyID,
+	keyIP, keyPort, keyMethod, keyPath, keyStatus, keyBytes, keyDur, keyUser, keyReason, keyLayer, keyCopiedUp, keyRemote, keyID,
 }
 
 // Times have milliseconds, so that lines can be told apart and compared.
@@ -87,8 +89,30 @@ type record struct {
 	user           string         // "" for nobody who has a name
 	status         int            // of the response; 0 until it begins
 	sent, received int64          // bytes of the bodies
+	copiedUp       int64          // bytes of files of lowers, because of it
+	layer          int            // that the answer of a reading is from, 1 is upper; 0: not known
 	quiet          bool           // its line is of use to nobody who does not look for it
 }
+
+// fromLayer notes the layer that the answer is from, 0 for upper.
+func (rec *record) fromLayer(index int) { rec.layer = index + 1 }
+
+// layerName is a layer as the log and the health probes call it; 0 is upper.
+func layerName(index int) string {
+	if index < len(layerNames) {
+		return layerNames[index]
+	}
+	return "lower " + strconv.Itoa(index)
+}
+
+// layerNames are those that nobody has to make for each request.
+var layerNames = func() (names [16]string) {
+	names[0] = "upper"
+	for i := range names[1:] {
+		names[i+1] = "lower " + strconv.Itoa(i+1)
+	}
+	return names
+}()
 
 // sequence numbers the requests of this process.
 var sequence atomic.Uint64
@@ -139,6 +163,12 @@ func (rec *record) access(log *zerolog.Logger, aborted bool) {
 		Dur(keyDur, time.Since(rec.began))
 	if rec.user != "" {
 		e.Str(keyUser, rec.user)
+	}
+	if rec.layer > 0 {
+		e.Str(keyLayer, layerName(rec.layer-1))
+	}
+	if rec.copiedUp > 0 {
+		e.Int64(keyCopiedUp, rec.copiedUp)
 	}
 	e.Str(keyRemote, rec.remote()).Uint64(keyID, rec.id).Msg("request")
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"io"
 	"net/http"
 	"testing"
@@ -19,7 +21,9 @@ func (w nowhere) WriteHeader(int)             {}
 func loggedServer(level zerolog.Level) *server {
 	s := newServer(nil, zerolog.New(io.Discard).Level(level).With().Timestamp().Logger(), defaultConfig())
 	s.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		recordOf(r.Context()).user = "alice"
+		rec := recordOf(r.Context())
+		rec.user, rec.copiedUp = "alice", 7
+		rec.fromLayer(2)
 		w.WriteHeader(http.StatusNoContent)
 	})
 	return s
@@ -55,5 +59,39 @@ func BenchmarkAccessLog(b *testing.B) {
 				s.ServeHTTP(w, r)
 			}
 		})
+	}
+}
+
+// The line of a request says which layer its answer is from, and what it had
+// copied up, if it did.
+func TestLineTellsOfLayersAndCopyUps(t *testing.T) {
+	share, _ := userShare(t, nil)
+	var said bytes.Buffer
+	s := newServer(nil, zerolog.New(&said), defaultConfig())
+	s.next = share
+	for _, test := range []struct {
+		method, body, destination, depth string
+		layer                            string
+		copiedUp                         int64
+	}{
+		{"GET", "", "", "", "lower 1", 0},
+		{"MOVE", "", "/b", "", "", 5},
+		{"PUT", "anew", "", "", "", 0},
+		{"PROPFIND", "", "", "0", "upper", 0},
+	} {
+		said.Reset()
+		if status, body := as(s, "alice", test.method, "/a", test.body, "Depth", test.depth, "Destination", test.destination); status >= 400 {
+			t.Errorf("%s: %d %s", test.method, status, body)
+		}
+		var line struct {
+			Layer    string `json:"layer"`
+			CopiedUp int64  `json:"copied_up"`
+		}
+		if err := json.Unmarshal(said.Bytes(), &line); err != nil {
+			t.Fatal(err)
+		}
+		if line.Layer != test.layer || line.CopiedUp != test.copiedUp {
+			t.Errorf("%s: the line is %s, want layer %q, copied_up %v", test.method, &said, test.layer, test.copiedUp)
+		}
 	}
 }

@@ -61,7 +61,9 @@ func userShare(t testing.TB, change func(*ShareConfig)) (s *share, users string)
 func as(h http.Handler, user, method, path, body string, headers ...string) (int, string) {
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	for i := 0; i < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
+		if headers[i+1] != "" {
+			r.Header.Set(headers[i], headers[i+1])
+		}
 	}
 	if user != "" {
 		r = r.WithContext(auth.With(r.Context(), auth.Identity{Name: user}))

@@ -77,6 +77,8 @@ func newHandler(t *tree, config ShareConfig, s *share) (http.Handler, error) {
 	o.User, o.Access, o.Challenge = userOf, accessOf, mayIdentify
 	o.Listing = web.Listing
 	o.Log = s.refused
+	o.Layer = func(r *http.Request, layer int) { recordOf(r.Context()).fromLayer(layer) }
+	o.CopiedUp = func(r *http.Request, bytes int64) { recordOf(r.Context()).copiedUp += bytes }
 	o.State = func(name string) string {
 		state, err := t.fsys.State(name)
 		if err != nil { // it went meanwhile, or the listing says the same of the disk

@@ -126,7 +126,12 @@ func (h *Handler) move(w http.ResponseWriter, rq *request) error {
 		return refuse(http.StatusBadRequest, "MOVE of a collection has infinite depth") // RFC 4918, section 9.9.2
 	}
 	return h.transfer(w, rq, func(overwrite bool) error {
-		return h.tree.MoveSeen(rq.sight, rq.dstSight, overwrite)
+		if err := h.roomToCopyUp(rq.sight.Here); err != nil {
+			return err
+		}
+		copied, err := h.tree.MoveSeen(rq.sight, rq.dstSight, overwrite)
+		h.copiedUp(rq, copied)
+		return err
 	})
 }
 

@@ -40,7 +40,7 @@ type Options struct {
 	InfiniteDepth int
 	// MaxUpload is how many bytes one upload may have; 0 is no limit.
 	MaxUpload int64
-	// Reserve is what uploads leave free.
+	// Reserve is what uploads, copies and copy-ups leave free.
 	Reserve Reserve
 	// Junk says what becomes of the files that desktops scatter.
 	Junk Junk
@@ -57,6 +57,12 @@ type Options struct {
 	// "added", "modified", "attributes" or "renamed". Nil means that nobody
 	// knows.
 	State func(name string) string
+	// Layer is told, of a GET, HEAD or PROPFIND that is answered, in which layer
+	// what it names is: 0 is the upper one. Nil means that nobody is.
+	Layer func(r *http.Request, layer int)
+	// CopiedUp is told how many bytes of files of lower layers a request had
+	// copied to the upper one, if it had. Nil means that nobody is.
+	CopiedUp func(r *http.Request, bytes int64)
 	// Log is told of each request that failed, with the cause that the client
 	// is not told. Nil means that nobody is.
 	Log func(r *http.Request, status int, err error)
@@ -99,6 +105,7 @@ func NewHandler(fs *FileSystem, o Options) (*Handler, error) {
 	if _, err := o.Site.front(&http.Request{}, policy); err != nil {
 		return nil, err // of the public URL; nothing else is in that request
 	}
+	fs.tree.SetRoom(h.leavesReserve)
 	h.parents = &Parents{site: o.Site, shares: Prefixes{share}}
 	return h, h.pruneLocks()
 }
@@ -118,6 +125,7 @@ type method struct {
 	changes bool // refused by a read-only share
 	noBody  bool // a body has no meaning: it is refused with 415
 	follows bool // a symlink as the last name is followed
+	tells   bool // the answer is of what the path names
 }
 
 // methods are those that the share knows. OPTIONS, PROPFIND, LOCK and the rest
@@ -127,8 +135,8 @@ var methods map[string]method
 func init() {
 	methods = map[string]method{
 		"OPTIONS":   {serve: (*Handler).options, follows: true},
-		"GET":       {serve: (*Handler).get, follows: true},
-		"HEAD":      {serve: (*Handler).get, follows: true},
+		"GET":       {serve: (*Handler).get, follows: true, tells: true},
+		"HEAD":      {serve: (*Handler).get, follows: true, tells: true},
 		"PUT":       {serve: (*Handler).put, changes: true, follows: true},
 		"PATCH":     {serve: (*Handler).patch, changes: true, follows: true},
 		"DELETE":    {serve: (*Handler).delete, changes: true},
@@ -137,7 +145,7 @@ func init() {
 		"MOVE":      {serve: (*Handler).move, changes: true},
 		"LOCK":      {serve: (*Handler).lock, changes: true, follows: true},
 		"UNLOCK":    {serve: (*Handler).unlock, changes: true, follows: true},
-		"PROPFIND":  {serve: (*Handler).propfind, follows: true},
+		"PROPFIND":  {serve: (*Handler).propfind, follows: true, tells: true},
 		"PROPPATCH": {serve: (*Handler).proppatch, changes: true, follows: true},
 	}
 }
@@ -167,7 +175,18 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer rq.done()
-	return m.serve(h, w, rq)
+	err = m.serve(h, w, rq)
+	if err == nil && h.opts.Layer != nil && m.tells && rq.info != nil {
+		h.opts.Layer(r, rq.info.Layer())
+	}
+	return err
+}
+
+// copiedUp tells that a request had content copied up.
+func (h *Handler) copiedUp(rq *request, bytes int64) {
+	if bytes > 0 && h.opts.CopiedUp != nil {
+		h.opts.CopiedUp(rq.Request, bytes)
+	}
 }
 
 // fail answers with an error that a handler returned before it wrote anything.

@@ -44,7 +44,7 @@ func (h *Handler) proppatch(w http.ResponseWriter, rq *request) error {
 		}
 	}
 	if len(verdicts) == 0 {
-		if name, err := u.apply(); err != nil {
+		if name, err := h.applyUpdate(rq, u); err != nil {
 			verdicts[name] = err
 		}
 	}
@@ -96,6 +96,24 @@ func (h *Handler) answerPatches(w http.ResponseWriter, rq *request, patches []pr
 	}
 	out.endResponse()
 	_ = end() // the client is gone, and the change is made
+}
+
+// applyUpdate applies u to what rq has seen, if there is room to copy that up,
+// and tells of the copy.
+func (h *Handler) applyUpdate(rq *request, u update) (failed xml.Name, err error) {
+	before := rq.info
+	if err := h.roomToCopyUp(before); err != nil {
+		return u.first(), err
+	}
+	failed, err = u.apply()
+	if before.Layer() == 0 || !before.Mode().IsRegular() || h.tree.Metacopy() {
+		return failed, err
+	}
+	// Whether it was copied up is not said by what came of the rest.
+	if now, lookErr := h.tree.Lstat(rq.real.Name()); lookErr == nil && now.Layer() == 0 {
+		h.copiedUp(rq, before.Size())
+	}
+	return failed, err
 }
 
 // An update is what a PROPPATCH does to one resource.
@@ -166,6 +184,17 @@ func (u *update) setExecutable(p propPatch, value string) error {
 	}
 	u.execute, u.execName = value == "T", p.name
 	return nil
+}
+
+// first is the name of a property that it sets or removes.
+func (u *update) first() xml.Name {
+	switch {
+	case len(u.dead) > 0:
+		return u.dead[0].Props[0].XMLName
+	case u.execName.Local != "":
+		return u.execName
+	}
+	return u.mtimeName
 }
 
 // apply does it: dead properties in one step, then the mode, then the time,

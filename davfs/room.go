@@ -6,9 +6,11 @@ import (
 	"math"
 	"syscall"
 	"time"
+
+	"overdav/overlay"
 )
 
-// A Reserve is what uploads and copies leave free in the upper's file system,
+// A Reserve is what uploads, copies and copy-ups leave free in the upper's file system,
 // so that it can still be cleared up when it is full: to delete a file of a
 // lower is to write a whiteout. Of a small file system it is a hundredth, if
 // that is less.
@@ -70,6 +72,26 @@ func (h *Handler) diskRoom() (int64, error) {
 		h.ample.Store(&ample{time.Now(), room})
 	}
 	return room, err
+}
+
+// leavesReserve refuses to write bytes that would go into the reserve. It is what
+// the tree asks before it copies content.
+func (h *Handler) leavesReserve(bytes int64) error {
+	room, err := h.diskRoom()
+	if err == nil && room < bytes {
+		err = syscall.ENOSPC
+	}
+	return err
+}
+
+// roomToCopyUp refuses, where there is only the reserve left, a change that would
+// copy up what was seen. The content is the tree's to ask for, when it knows that
+// no reflink will do.
+func (h *Handler) roomToCopyUp(seen *overlay.Info) error {
+	if seen == nil || seen.Layer() == 0 {
+		return nil
+	}
+	return h.leavesReserve(1)
 }
 
 // An ample room is not asked for again in the time in which nobody fills it.

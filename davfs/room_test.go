@@ -10,6 +10,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"overdav/overlay"
 )
 
 func TestReserve(t *testing.T) {
@@ -92,5 +95,127 @@ func TestBodyOfARequestThatGaveWay(t *testing.T) {
 	err := bodyError(fmt.Errorf("busy: %w", context.DeadlineExceeded))
 	if got := Status("PUT", err); got != http.StatusServiceUnavailable {
 		t.Errorf("status %d, want 503", got)
+	}
+}
+
+// shareWithoutRoom has room for 5 bytes more, for an hour.
+func shareWithoutRoom(t *testing.T, files map[string]string, engine func(*overlay.Options)) *share {
+	t.Helper()
+	tree, _, upper := openTree(t, map[string]string{"probe": "probe"})
+	probe := errors.New("asked")
+	tree.SetRoom(func(int64) error { return probe })
+	if err := tree.CopyUp("probe"); !errors.Is(err, probe) {
+		t.Skipf("the file system of %s shares blocks, which takes no room (%v)", upper, err)
+	}
+	s := serveOn(t, files, engine)
+	s.handler.ample.Store(&ample{time.Now().Add(time.Hour), 5})
+	return s
+}
+
+const patchTime = `<propertyupdate xmlns="DAV:"><set><prop><getlastmodified>Sat, 01 Jan 2000 00:00:00 GMT</getlastmodified></prop></set></propertyupdate>`
+
+// What copies up, or copies, keeps the reserve as uploads do, and leaves all as
+// it was when it cannot.
+func TestCopiesKeepTheReserve(t *testing.T) {
+	files := map[string]string{
+		"five": "12345", "six": "123456", "dir/six": "123456", "dir/five": "12345",
+	}
+	mark := `<propertyupdate xmlns="DAV:"><set><prop><x xmlns="urn:x">1</x></prop></set></propertyupdate>`
+	for _, test := range []struct {
+		method, path, body string
+		header             []string
+	}{
+		{method: "MOVE", path: "/six", header: []string{"Destination: /moved"}},
+		{method: "COPY", path: "/six", header: []string{"Destination: /copied"}},
+		{method: "COPY", path: "/dir", header: []string{"Destination: /copied"}},
+		{method: "COPY", path: "/six", header: []string{"Destination: /five"}},
+		{method: "PROPPATCH", path: "/six", body: mark},
+		{method: "PROPPATCH", path: "/six", body: patchTime},
+		{method: "PUT", path: "/six", body: "x", header: []string{"Content-Range: bytes 2-2/6"}},
+		{method: "PATCH", path: "/six", body: "x", header: []string{"Content-Type: " + patchType, "X-Update-Range: bytes=2-2"}},
+	} {
+		t.Run(test.method+test.path, func(t *testing.T) {
+			s := shareWithoutRoom(t, files, nil)
+			before := s.merged() + snapshot(t, s.upper)
+			status, got := 507, s.do(test.method, test.path, test.body, test.header...)
+			if test.method == "PROPPATCH" {
+				status = 207
+			}
+			if got.status != status || status == 207 && !strings.Contains(got.body, "507 Insufficient Storage") {
+				t.Errorf("status %d: %s, want 507", got.status, got.body)
+			}
+			if after := s.merged() + snapshot(t, s.upper); after != before {
+				t.Errorf("it left\n%s\nof\n%s", after, before)
+			}
+			s.handler.ample.Store(&ample{time.Now().Add(time.Hour), 1 << 20})
+			if got := s.do(test.method, test.path, test.body, test.header...); got.status >= 300 || strings.Contains(got.body, "507") {
+				t.Errorf("with room, status %d: %s", got.status, got.body)
+			}
+		})
+	}
+}
+
+// Without redirects the files of a directory are copied one by one when it moves.
+func TestMoveOfADirectoryKeepsTheReserve(t *testing.T) {
+	s := shareWithoutRoom(t, map[string]string{"dir/sub/six": "123456"}, func(o *overlay.Options) { o.NoRedirect = true })
+	before := s.merged()
+	s.want(507, "MOVE", "/dir", "", "Destination: /moved")
+	s.wantMerged(before)
+	s.handler.ample.Store(&ample{time.Now().Add(time.Hour), 6})
+	s.want(201, "MOVE", "/dir", "", "Destination: /moved")
+}
+
+// Where nothing may be written at all, nothing is copied up, be it empty; what is
+// in upper can be moved, and everything be deleted.
+func TestFullDiskCopiesNothingUp(t *testing.T) {
+	s := serve(t, map[string]string{"empty": "", "dir/a": "a"})
+	s.want(201, "PUT", "/own", "own")
+	s.handler.ample.Store(&ample{time.Now().Add(time.Hour), 0})
+	s.want(507, "MOVE", "/empty", "", "Destination: /moved")
+	s.want(507, "MOVE", "/dir", "", "Destination: /moved")
+	if got := s.want(207, "PROPPATCH", "/empty", patchTime); !strings.Contains(got.body, "507 Insufficient Storage") {
+		t.Errorf("PROPPATCH: %s, want 507", got.body)
+	}
+	s.want(201, "MOVE", "/own", "", "Destination: /own2")
+	if got := s.want(207, "PROPPATCH", "/own2", patchTime); strings.Contains(got.body, "507") {
+		t.Errorf("PROPPATCH of what is in upper: %s", got.body)
+	}
+	for _, path := range []string{"/empty", "/dir", "/own2"} {
+		s.want(204, "DELETE", path, "")
+	}
+}
+
+// The log learns from which layer an answer is, and what was copied up for it.
+func TestToldOfLayersAndCopyUps(t *testing.T) {
+	var told string
+	note := func(o *Options) {
+		o.Layer = func(_ *http.Request, layer int) { told += fmt.Sprintf(" layer %d", layer) }
+		o.CopiedUp = func(_ *http.Request, bytes int64) { told += fmt.Sprintf(" copied %d", bytes) }
+	}
+	s := serveOn(t, map[string]string{"a": "12345", "b": "1", "dir/c": "123", "dir/d": "12", "link": "-> a"}, func(o *overlay.Options) { o.NoRedirect = true }, note)
+	for _, test := range []struct {
+		method, path, body string
+		header             []string
+		want               string
+	}{
+		{"GET", "/a", "", nil, " layer 1"},
+		{"HEAD", "/link", "", nil, " layer 1"},
+		{"PROPFIND", "/a", "", []string{"Depth: 0"}, " layer 1"},
+		{"GET", "/none", "", nil, ""},
+		{"OPTIONS", "/a", "", nil, ""},
+		{"PROPPATCH", "/a", patchTime, nil, " copied 5"},
+		{"PROPPATCH", "/a", patchTime, nil, ""},
+		{"GET", "/a", "", nil, " layer 0"},
+		{"GET", "/a", "", []string{"Range: bytes=1-2"}, " layer 0"},
+		{"PROPFIND", "/dir", "", []string{"Depth: 1"}, " layer 1"},
+		{"MOVE", "/b", "", []string{"Destination: /e"}, " copied 1"},
+		{"MOVE", "/e", "", []string{"Destination: /b"}, ""},
+		{"MOVE", "/dir", "", []string{"Destination: /moved"}, " copied 5"},
+		{"PUT", "/moved/c", "new", nil, ""},
+	} {
+		told = ""
+		if s.do(test.method, test.path, test.body, test.header...); told != test.want {
+			t.Errorf("%s %s: told%s, want%s", test.method, test.path, told, test.want)
+		}
 	}
 }

@@ -346,7 +346,10 @@ func (c *copier) copyContent(to *at.RWFile, src *source) error {
 		return nil
 	}
 	if size > smallFile || src.st.Blocks*512 < size { // large, or with holes
-		return copyContent(to, src.file, size)
+		return c.fsys.copyContent(to, src.file, size)
+	}
+	if err := c.fsys.hasRoom(size); err != nil {
+		return err
 	}
 	if c.buf == nil {
 		c.buf = make([]byte, smallFile)

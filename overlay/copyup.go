@@ -34,17 +34,23 @@ const (
 // time; the others wait and find it done. No other lock is held while content
 // is copied.
 func (fsys *FS) copyUp(name string, follow bool, want amount) error {
+	_, err := fsys.copyUpCounted(name, follow, want)
+	return err
+}
+
+// copyUpCounted is copyUp, and says how many bytes of content that has copied.
+func (fsys *FS) copyUpCounted(name string, follow bool, want amount) (copied int64, err error) {
 	if up, err := fsys.isUp(name, follow, want); err != nil || up {
-		return err
+		return 0, err
 	}
 	defer fsys.copying.lock(name)()
 	for range maxRaces {
-		done, err := fsys.tryCopyUp(name, follow, want)
+		done, copied, err := fsys.tryCopyUp(name, follow, want)
 		if done || err != nil {
-			return err
+			return copied, err
 		}
 	}
-	return errRaced
+	return 0, errRaced
 }
 
 // isUp says whether name is in upper, with the content that is wanted: the
@@ -77,29 +83,35 @@ var errRaced = fmt.Errorf("changed again and again meanwhile: %w", syscall.EAGAI
 
 // tryCopyUp copies name up once; done is false when somebody changed it
 // meanwhile.
-func (fsys *FS) tryCopyUp(name string, follow bool, want amount) (done bool, err error) {
+func (fsys *FS) tryCopyUp(name string, follow bool, want amount) (done bool, copied int64, err error) {
 	src, err := fsys.openLower(name, follow, want)
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
 	if src == nil {
-		return true, fsys.complete(name, follow, want)
+		copied, err = fsys.complete(name, follow, want)
+		return true, copied, err
 	}
 	defer src.close()
 	if src.isDir {
-		return fsys.raiseDir(src.path)
+		done, err = fsys.raiseDir(src.path)
+		return done, 0, err
 	}
 	began := time.Now()
 	temp, err := fsys.stageCopy(src, want)
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
 	defer temp.close()
 	done, err = fsys.installCopy(src, temp)
-	if done && err == nil && !src.metacopy {
-		fsys.copiedUp(src.path, src.st.Size, began)
+	if !done || err != nil || src.metacopy {
+		return done, 0, err
 	}
-	return done, err
+	fsys.copiedUp(src.path, src.st.Size, began)
+	if src.file != nil {
+		copied = src.st.Size
+	}
+	return true, copied, nil
 }
 
 // copiedUp raises the event.
@@ -354,7 +366,7 @@ func (fsys *FS) stageCopy(src *lowerObject, want amount) (*temp, error) {
 	if src.metacopy {
 		err = fsys.makeMetacopy(temp.file, src.st.Size)
 	} else {
-		err = copyContent(temp.file, src.file, src.st.Size)
+		err = fsys.copyContent(temp.file, src.file, src.st.Size)
 	}
 	if err == nil {
 		err = fsys.copyAttributes(src, temp)
@@ -366,8 +378,10 @@ func (fsys *FS) stageCopy(src *lowerObject, want amount) (*temp, error) {
 	return temp, nil
 }
 
-func copyContent(to *at.RWFile, from *at.File, size int64) error {
-	copied, err := to.CopyFrom(from, size)
+// copyContent makes a staged file the copy of one of size bytes, if there is
+// room for it.
+func (fsys *FS) copyContent(to *at.RWFile, from *at.File, size int64) error {
+	copied, err := to.CopyFrom(from, size, fsys.hasRoom)
 	if err == nil && copied != size {
 		err = errShorter
 	}

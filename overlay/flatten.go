@@ -9,17 +9,20 @@ import (
 
 // flatten makes the merged directory at path, and every one below it, pure
 // upper, so that it can be renamed where redirects are not written: members
-// first, each by a copy-up that nobody sees.
-func (fsys *FS) flatten(path string) error {
+// first, each by a copy-up that nobody sees. copied is of how many bytes of
+// content, also when it fails.
+func (fsys *FS) flatten(path string) (copied int64, err error) {
 	if fsys.events.Warning != nil {
 		fsys.flattened.Do(func() {
 			fsys.events.Warning("directories of a lower are copied when they are renamed, because redirects are off")
 		})
 	}
-	return fsys.flattenDir(path)
+	err = fsys.flattenDir(path, &copied)
+	return copied, err
 }
 
-func (fsys *FS) flattenDir(path string) error {
+// flattenDir is flatten for one directory; it adds to copied.
+func (fsys *FS) flattenDir(path string, copied *int64) error {
 	for range maxRaces {
 		if err := fsys.copyUp(path, false, wholeContent); err != nil {
 			return err
@@ -29,7 +32,7 @@ func (fsys *FS) flattenDir(path string) error {
 			return err
 		}
 		for _, info := range infos {
-			if err := fsys.flattenMember(joinPath(path, info.name), info); err != nil {
+			if err := fsys.flattenMember(joinPath(path, info.name), info, copied); err != nil {
 				return err
 			}
 		}
@@ -40,12 +43,14 @@ func (fsys *FS) flattenDir(path string) error {
 	return errRaced
 }
 
-func (fsys *FS) flattenMember(path string, info *Info) error {
+func (fsys *FS) flattenMember(path string, info *Info, copied *int64) error {
 	var err error
 	if info.IsDir() {
-		err = fsys.flattenDir(path)
+		err = fsys.flattenDir(path, copied)
 	} else {
-		err = fsys.copyUp(path, false, wholeContent)
+		var n int64
+		n, err = fsys.copyUpCounted(path, false, wholeContent)
+		*copied += n
 	}
 	if errors.Is(err, syscall.ENOENT) {
 		return nil // deleted meanwhile

@@ -244,6 +244,7 @@ type incomplete struct {
 	path    string // merged
 	file    *at.RWFile
 	content *at.File // of a lower; nil when none is wanted
+	copied  int64    // bytes of it, by complete
 }
 
 func (m *incomplete) close() {
@@ -256,16 +257,17 @@ func (m *incomplete) close() {
 
 // complete brings what is wanted of its content to the file name of upper if
 // that is a metacopy.
-func (fsys *FS) complete(name string, follow bool, want amount) error {
+func (fsys *FS) complete(name string, follow bool, want amount) (copied int64, err error) {
 	if !fsys.metacopy || want == anyContent {
-		return nil
+		return 0, nil
 	}
 	m, err := fsys.openIncomplete(name, follow, want)
 	if err != nil || m == nil {
-		return err
+		return 0, err
 	}
 	defer m.close()
-	return m.complete()
+	err = m.complete()
+	return m.copied, err
 }
 
 // openIncomplete opens the file name of upper; nil when it is no metacopy.
@@ -339,7 +341,7 @@ func (m *incomplete) complete() error {
 	if err != nil && err != syscall.ENODATA && err != syscall.EOPNOTSUPP {
 		return err
 	}
-	if err = copyContent(m.file, m.content, st.Size); err == nil {
+	if err = fsys.copyContent(m.file, m.content, st.Size); err == nil {
 		err = m.restore(&st, capabilities)
 	}
 	if err == nil {
@@ -348,6 +350,7 @@ func (m *incomplete) complete() error {
 	if err != nil {
 		return errors.Join(err, m.undo(&st, capabilities))
 	}
+	m.copied = st.Size
 	fsys.copiedUp(m.path, st.Size, began)
 	return nil
 }

@@ -22,17 +22,20 @@ func (fsys *FS) Move(src, dst string, overwrite bool) error {
 }
 
 // MoveSeen is Move of what was seen at src to where dst was seen.
+// copied is how many bytes of content were copied up for it.
 // Errors: ErrChanged when either is something else now.
-func (fsys *FS) MoveSeen(src, dst Sight, overwrite bool) error {
+func (fsys *FS) MoveSeen(src, dst Sight, overwrite bool) (copied int64, err error) {
 	r := renaming{fsys: fsys, replace: overwrite, distinct: true, sawOld: &src, sawNew: &dst}
-	return linkError("move", src.Path, dst.Path, r.moveUntilDone(src.Path, dst.Path))
+	copied, err = r.moveUntilDone(src.Path, dst.Path)
+	return copied, linkError("move", src.Path, dst.Path, err)
 }
 
 func (fsys *FS) move(src, dst string, overwrite bool) error {
-	return renaming{fsys: fsys, replace: overwrite, distinct: true}.moveUntilDone(src, dst)
+	_, err := renaming{fsys: fsys, replace: overwrite, distinct: true}.moveUntilDone(src, dst)
+	return err
 }
 
-func (r renaming) moveUntilDone(src, dst string) error {
+func (r renaming) moveUntilDone(src, dst string) (copied int64, err error) {
 	isDir := r.sawOld.isDir() || r.sawNew.isDir()
 	return r.fsys.untilRenamed(func(exclusive, full bool) (string, error) {
 		return r.tryMove(src, dst, full, exclusive || isDir)

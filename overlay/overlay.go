@@ -40,6 +40,7 @@ type FS struct {
 	traps           []at.Stat // layer roots, where one lies inside another
 	events          Events
 	flattened       sync.Once // the warning about it
+	room            atomic.Pointer[func(bytes int64) error]
 
 	usage      *at.Usage   // of upper and staging; nil without a quota
 	tags       tagTable    // of upper's files
@@ -180,6 +181,26 @@ func (fsys *FS) Space() (s at.Space, err error) {
 	}
 	s, err = fsys.root.top().Space()
 	return s, t.end(err)
+}
+
+// SetRoom has room asked before content is copied to upper that can share no
+// blocks with its source: of how many bytes. Its error ends the change, whether
+// that is a copy-up, a copy or the replacement of a part of a file, and leaves
+// what the tree shows as it was. Nil asks nobody, as at first.
+func (fsys *FS) SetRoom(room func(bytes int64) error) {
+	if room == nil {
+		fsys.room.Store(nil)
+		return
+	}
+	fsys.room.Store(&room)
+}
+
+// hasRoom asks who was named by SetRoom.
+func (fsys *FS) hasRoom(bytes int64) error {
+	if room := fsys.room.Load(); room != nil {
+		return (*room)(bytes)
+	}
+	return nil
 }
 
 // FS is the tree as an fs.FS, whose names must be valid UTF-8.

@@ -229,7 +229,7 @@ func TestCopyOfFileShorterThanItSays(t *testing.T) {
 	defer dst.Close()
 	var st at.Stat
 	must(t, src.Stat(&st))
-	if copied, err := dst.CopyFrom(src, st.Size); copied >= st.Size || err != nil {
+	if copied, err := dst.CopyFrom(src, st.Size, nil); copied >= st.Size || err != nil {
 		t.Errorf("copied %d of %d bytes, %v, want fewer", copied, st.Size, err)
 	}
 }

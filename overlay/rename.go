@@ -36,20 +36,23 @@ var (
 )
 
 func (fsys *FS) rename(oldname, newname string, replace bool) error {
-	return fsys.untilRenamed(func(exclusive, _ bool) (string, error) {
+	_, err := fsys.untilRenamed(func(exclusive, _ bool) (string, error) {
 		return renaming{fsys: fsys, replace: replace}.try(oldname, newname, exclusive)
 	})
+	return err
 }
 
 // untilRenamed tries until it is done, and does in between what an attempt says
-// must be done first to the merged path that it returns.
-func (fsys *FS) untilRenamed(try func(exclusive, full bool) (path string, err error)) error {
+// must be done first to the merged path that it returns. copied is how many bytes
+// of content were copied up for it.
+func (fsys *FS) untilRenamed(try func(exclusive, full bool) (path string, err error)) (copied int64, err error) {
 	exclusive, full := false, false
 	for range maxRaces {
 		path, err := try(exclusive, full)
+		var n int64
 		switch err {
 		default:
-			return err
+			return copied, err
 		case errRaced:
 			continue
 		case errIsTree:
@@ -59,17 +62,18 @@ func (fsys *FS) untilRenamed(try func(exclusive, full bool) (path string, err er
 			full, exclusive = true, true
 			continue
 		case errNotUp:
-			err = fsys.copyUp(path, false, anyContent)
+			n, err = fsys.copyUpCounted(path, false, anyContent)
 		case errContentFar:
-			err = fsys.copyUp(path, false, wholeContent)
+			n, err = fsys.copyUpCounted(path, false, wholeContent)
 		case errNotWhole:
-			err = fsys.flatten(path)
+			n, err = fsys.flatten(path)
 		}
+		copied += n
 		if err != nil {
-			return err
+			return copied, err
 		}
 	}
-	return errRaced
+	return copied, errRaced
 }
 
 // try renames once what r says. path is the merged path of what must be

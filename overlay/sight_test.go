@@ -63,13 +63,15 @@ func TestChangesKeepToWhatWasSeen(t *testing.T) {
 	changes := map[string]func(fsys *overlay.FS, seen overlay.Sight) error{
 		"remove": func(fsys *overlay.FS, seen overlay.Sight) error { return fsys.RemoveSeen(seen) },
 		"move": func(fsys *overlay.FS, seen overlay.Sight) error {
-			return fsys.MoveSeen(seen, mustLook(t, fsys, "moved"), false)
+			_, err := fsys.MoveSeen(seen, mustLook(t, fsys, "moved"), false)
+			return err
 		},
 		"move over": func(fsys *overlay.FS, seen overlay.Sight) error {
 			if err := fsys.Symlink("x", "source"); err != nil && !errors.Is(err, os.ErrExist) {
 				return err
 			}
-			return fsys.MoveSeen(mustLook(t, fsys, "source"), seen, true)
+			_, err := fsys.MoveSeen(mustLook(t, fsys, "source"), seen, true)
+			return err
 		},
 		"replace": func(fsys *overlay.FS, seen overlay.Sight) error {
 			s, err := fsys.StageSeen(seen, 0o644)

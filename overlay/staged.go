@@ -148,7 +148,7 @@ func (s *Staged) CopyContent(f *File) error {
 	if f.read == nil {
 		return pathError("copy", f.name, syscall.EISDIR)
 	}
-	_, err = s.temp.file.CopyFrom(f.read, info.Size())
+	_, err = s.temp.file.CopyFrom(f.read, info.Size(), s.fsys.hasRoom)
 	return pathError("copy", s.name, err)
 }
 

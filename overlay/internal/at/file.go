@@ -150,12 +150,15 @@ func (f *RWFile) writeAll(p []byte, at int64, write func(p []byte, done int) (in
 // CopyFrom makes the file a copy of the first size bytes of src, holes
 // included: a reflink where the file system can, else copy_file_range, else
 // read and write. The bytes copied are fewer than size only when src is shorter.
-func (f *RWFile) CopyFrom(src *File, size int64) (copied int64, err error) {
+//
+// room, unless it is nil, is asked before bytes are copied that no reflink
+// shares; its error ends the copy.
+func (f *RWFile) CopyFrom(src *File, size int64, room func(bytes int64) error) (copied int64, err error) {
 	if size == 0 {
 		return 0, nil
 	}
 	err = f.grows(OpCopyRange, size, func() (err error) {
-		copied, err = f.copyFrom(src, size)
+		copied, err = f.copyFrom(src, size, room)
 		return err
 	})
 	if f.usage != nil && copied < size {
@@ -164,7 +167,7 @@ func (f *RWFile) CopyFrom(src *File, size int64) (copied int64, err error) {
 	return copied, err
 }
 
-func (f *RWFile) copyFrom(src *File, size int64) (copied int64, err error) {
+func (f *RWFile) copyFrom(src *File, size int64, room func(bytes int64) error) (copied int64, err error) {
 	var cloned bool
 	err = f.hook.do(OpClone, "", func() error { cloned = sysClone(f.fd, src.fd) == nil; return nil })
 	if err != nil {
@@ -181,13 +184,18 @@ func (f *RWFile) copyFrom(src *File, size int64) (copied int64, err error) {
 		if start >= size {
 			break
 		}
-		if err := f.copyStretch(src, start, min(end, size)); err == io.EOF {
+		end = min(end, size)
+		if room != nil {
+			if err := room(end - start); err != nil {
+				return copied, err
+			}
+		}
+		if err := f.copyStretch(src, start, end); err == io.EOF {
 			return copied, nil // src became shorter
 		} else if err != nil {
 			return copied, err
 		}
-		off = min(end, size)
-		copied = off
+		off, copied = end, end
 	}
 	// A hole at the end is copied by the length alone.
 	var st Stat
