@@ -6,6 +6,10 @@ SOAK ?= 30
 DAVBENCH ?= ../shared/bench
 SIZE ?= full
 WORKLOADS ?=
+OUT ?= overdav
+IMAGE ?= .image
+ENGINE ?= podman
+CERTS ?= /etc/ssl/certs/ca-certificates.crt
 TOOL = go tool -modfile=tools.mod
 
 help: ## print this
@@ -15,7 +19,11 @@ deps: ## install the programs that tests run overdav under (Debian, as root)
 	go run ./integration_test/judges deps
 
 build: ## ./overdav: static, and the same bytes wherever it is built
-	CGO_ENABLED=0 go build -trimpath -ldflags=-s -o overdav .
+	CGO_ENABLED=0 go build -trimpath -ldflags=-s -o $(OUT) .
+
+image: ## a container image of it, by ENGINE (podman), out of the directory IMAGE
+	$(MAKE) build OUT=$(IMAGE)/overdav && install -D -m 644 -t $(IMAGE) Containerfile $(CERTS) && install -d $(IMAGE)/state
+	$(ENGINE) build -f $(IMAGE)/Containerfile -t overdav $(IMAGE)
 
 run: ## serve testdata/demo on http://127.0.0.1:8080/
 	go run . serve --config config.yaml
@@ -59,4 +67,4 @@ soak: ## random operations against the kernel, SOAK (30) times as many as in the
 
 check: lint test race ## all that a change has to pass
 
-.PHONY: help deps build run test test-root race fuzz lint locks golden bench bench-code bench-compare litmus soak check
+.PHONY: help deps build image run test test-root race fuzz lint locks golden bench bench-code bench-compare litmus soak check

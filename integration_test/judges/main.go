@@ -55,6 +55,8 @@ var judges = []judge{
 	{"strace", "strace"},
 	{"systemd-analyze", "systemd"},
 	{"fail2ban-regex", "fail2ban"},
+	{"buildah", "buildah"},
+	{"/etc/ssl/certs/ca-certificates.crt", "ca-certificates"},
 }
 
 func main() {
