@@ -1,7 +1,6 @@
 package davfs
 
 import (
-	"errors"
 	"io/fs"
 	"net/http"
 	"syscall"
@@ -62,10 +61,7 @@ func (h *Handler) mkcol(w http.ResponseWriter, rq *request) error {
 		if _, err := h.room(1); err != nil {
 			return err
 		}
-		err := h.tree.Mkdir(rq.real.Name(), 0o777)
-		if errors.Is(err, syscall.EEXIST) {
-			return overlay.ErrChanged
-		}
+		err := h.tree.MkdirSeen(rq.sight, 0o777)
 		if err == nil {
 			h.setOCMtime(w, rq, rq.real)
 		}

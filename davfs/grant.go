@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"net/http"
-	"os"
 
 	"overdav/overlay"
 )
@@ -40,52 +39,48 @@ func (h *Handler) lock(w http.ResponseWriter, rq *request) error {
 // 7.3), which is the only thing that LOCK ever makes: what could not be looked
 // at is not taken for free.
 func (h *Handler) grant(w http.ResponseWriter, rq *request, ask LockRequest) error {
-	release, err := h.hold(rq, rq.real)
-	if err != nil {
-		return err
-	}
-	defer release()
-	exists := rq.info != nil
-	if rq.slash && (!exists || !rq.info.IsDir()) {
-		return refuse(http.StatusConflict, "there is no such collection")
-	}
-	if exists && isSymlink(rq.info) {
-		// It would be where the link leads, which is nowhere, and its root would
-		// tell what is written in the link.
-		return refuse(http.StatusConflict, "the symlink leads nowhere")
-	}
-	ask.Collection = exists && rq.info.IsDir()
-	if ask.Infinite {
-		w := treeWalk{h: h, rq: rq, need: demandOf("LOCK", rq.info).own}
-		if err := w.members(rq.path, rq.real, rq.info); err != nil {
-			return err
+	return h.settle(rq, func() error {
+		exists := rq.info != nil
+		if rq.slash && (!exists || !rq.info.IsDir()) {
+			return refuse(http.StatusConflict, "there is no such collection")
 		}
-	}
+		if exists && isSymlink(rq.info) {
+			// It would be where the link leads, which is nowhere, and its root would
+			// tell what is written in the link.
+			return refuse(http.StatusConflict, "the symlink leads nowhere")
+		}
+		ask.Collection = exists && rq.info.IsDir()
+		if ask.Infinite {
+			w := treeWalk{h: h, rq: rq, need: demandOf("LOCK", rq.info).own}
+			if err := w.members(rq.path, rq.real, rq.info); err != nil {
+				return err
+			}
+		}
+		return h.create(w, rq, ask)
+	}, rq.real)
+}
+
+// create makes the lock, and the file if there is none, and answers.
+// Errors: overlay.ErrChanged, having done nothing, when there is one now.
+//
+// Preconditions: the name is held.
+func (h *Handler) create(w http.ResponseWriter, rq *request, ask LockRequest) error {
 	lock, err := h.locks.Create(rq.Context(), ask)
 	if err != nil {
 		return h.lockedError(rq, err, "no-conflicting-lock")
 	}
-	if !exists && h.junk(rq.path) != JunkDrop {
-		if err := h.makeEmpty(rq.real); err != nil {
-			return errors.Join(err, h.locks.Unlock(lock.Token, rq.user, rq.real))
+	status := http.StatusOK
+	if rq.info == nil {
+		status = http.StatusCreated
+		if h.junk(rq.path) != JunkDrop {
+			if err := h.tree.CreateSeen(rq.sight, newFile); err != nil {
+				return errors.Join(err, h.locks.Unlock(lock.Token, rq.user, rq.real))
+			}
 		}
 	}
 	w.Header().Set("Lock-Token", "<"+lock.Token+">")
-	status := http.StatusOK
-	if !exists {
-		status = http.StatusCreated
-	}
 	h.answerLock(w, rq, status)
 	return nil
-}
-
-// makeEmpty makes an empty file, and never empties one.
-func (h *Handler) makeEmpty(p Path) error {
-	f, err := h.tree.OpenFile(p.Name(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if err != nil {
-		return err
-	}
-	return f.Close()
 }
 
 // refresh starts the time of a lock anew. The guard has seen that the If header

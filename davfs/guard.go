@@ -239,11 +239,11 @@ func (h *Handler) resolveTag(rq *request) func(string) (Path, error) {
 // there is no entity tag, as if nothing were there.
 func (h *Handler) stateOf(rq *request) func(Path) (ifState, error) {
 	return func(p Path) (ifState, error) {
-		real := h.real(p, true)
-		var state ifState
-		for _, lock := range h.locks.Covering(real) {
-			state.tokens = append(state.tokens, lock.Token)
+		if p == rq.path && rq.follows {
+			return h.ownState(rq), nil
 		}
+		real := h.real(p, true)
+		state := h.locksOn(real)
 		if p != rq.path && !rq.permit.rights(p, real).Has(RightRead) {
 			return state, nil
 		}
@@ -259,6 +259,23 @@ func (h *Handler) stateOf(rq *request) func(Path) (ifState, error) {
 		}
 		return state, nil
 	}
+}
+
+// ownState is stateOf for what the request names, which was looked at.
+func (h *Handler) ownState(rq *request) ifState {
+	state := h.locksOn(rq.real)
+	if rq.info != nil {
+		state.etag = entityTag(rq.info)
+	}
+	return state
+}
+
+// locksOn is the part of an ifState that the locks make.
+func (h *Handler) locksOn(real Path) (state ifState) {
+	for _, lock := range h.locks.Covering(real) {
+		state.tokens = append(state.tokens, lock.Token)
+	}
+	return state
 }
 
 // hold takes the names that a change concerns and looks again at everything
@@ -307,8 +324,9 @@ const maxLooks = 16
 // and decides anew.
 func (h *Handler) settle(rq *request, change func() error, paths ...Path) error {
 	defer h.lockNames(paths)()
-	// Rights are to more than what was seen, and COPY makes no such condition.
-	look := rq.permit.limited() || rq.Method == "COPY"
+	// Rights are to more than what was seen. COPY makes no such condition, nor
+	// does LOCK, unless it makes a file.
+	look := rq.permit.limited() || rq.Method == "COPY" || rq.Method == "LOCK" && rq.info != nil
 	for range maxLooks {
 		if look {
 			if err := h.seeAgain(rq, len(paths) > 1); err != nil {

@@ -11,17 +11,24 @@ import (
 // Mkdir makes a directory. What a lower has under a whiteout of that name
 // stays hidden.
 func (fsys *FS) Mkdir(name string, perm fs.FileMode) error {
-	return pathError("mkdir", name, fsys.mkdir(name, perm))
+	return pathError("mkdir", name, fsys.mkdir(name, perm, nil))
+}
+
+// MkdirSeen is Mkdir where nothing was seen.
+// Errors: ErrChanged when something is there now, or a symlink on the way.
+func (fsys *FS) MkdirSeen(seen Sight, perm fs.FileMode) error {
+	return pathError("mkdir", seen.Path, seen.taken(fsys.mkdir(seen.Path, perm, &seen)))
 }
 
 // mkdir makes a directory.
 //
-//   - Where nothing of its name can be below, it is made in its place.
-//   - Elsewhere it is made in staging and marked opaque; then it takes the
-//     name, or changes places with the whiteout, in one step. A crash before
-//     that leaves it to the sweep; after it, the whiteout.
-func (fsys *FS) mkdir(name string, perm fs.FileMode) error {
-	t, p, e, here, err := fsys.beginCreate(name, false)
+//   - Where no whiteout is, it is made in its place: nothing of its name is
+//     below. Then it is marked opaque, see markNewDir.
+//   - Onto a whiteout, it is made in staging and marked opaque; then it changes
+//     places with the whiteout. A crash before that leaves it to the sweep;
+//     after it, the whiteout.
+func (fsys *FS) mkdir(name string, perm fs.FileMode, seen *Sight) error {
+	t, p, e, here, err := fsys.beginCreate(name, false, seen)
 	if err != nil {
 		return err
 	}
@@ -30,8 +37,11 @@ func (fsys *FS) mkdir(name string, perm fs.FileMode) error {
 	}
 	upper := p.dir.upper
 	t.changed(upper)
-	if !fsys.isNewOpaque(p, here) {
-		return t.end(upper.Mkdir(p.name, at.Perm(perm)))
+	if here == absent {
+		if err = upper.Mkdir(p.name, at.Perm(perm)); err == nil {
+			fsys.markNewDir(p)
+		}
+		return t.end(err)
 	}
 	temp, err := fsys.staging.newNamed(p.dir)
 	if err != nil {
@@ -50,9 +60,20 @@ func (fsys *FS) mkdir(name string, perm fs.FileMode) error {
 	return t.end(err)
 }
 
-// isNewOpaque says whether a new directory is marked opaque: where something of
-// its name is below, and wherever something may come to be there, if redirects
-// are written at all (compare ovl_create_upper).
+// markNewDir marks a directory that was just made opaque wherever something of
+// its name may come to be below, if redirects are written at all. Nothing is
+// now: without the mark it shows the same, and so a failure is none (compare
+// ovl_create_upper).
+func (fsys *FS) markNewDir(p place) {
+	if p.dir.isMerged() && fsys.writeRedirects {
+		_ = fsys.setOwnXattr(p.dir.upper, p.name, fsys.marks.opaque, opaqueYes) // see above
+	}
+}
+
+// isNewOpaque says whether a new directory that takes its name when it is full
+// is marked opaque: where something of its name is below, and wherever
+// something may come to be there, if redirects are written at all (compare
+// ovl_create_upper).
 func (fsys *FS) isNewOpaque(p place, here presence) bool {
 	return here == whitedOut || fsys.hidesLower(p.dir, p.name) || p.dir.isMerged() && fsys.writeRedirects
 }
@@ -66,7 +87,7 @@ func (fsys *FS) MkdirAll(name string, perm fs.FileMode) error {
 	path := "."
 	for _, c := range components {
 		path = joinPath(path, c)
-		if err := fsys.mkdir(path, perm); err != nil && !errors.Is(err, syscall.EEXIST) {
+		if err := fsys.mkdir(path, perm, nil); err != nil && !errors.Is(err, syscall.EEXIST) {
 			return pathError("mkdir", path, err)
 		}
 	}
@@ -83,7 +104,7 @@ func (fsys *FS) Symlink(oldname, newname string) error {
 }
 
 func (fsys *FS) symlink(target, name string) error {
-	t, p, e, here, err := fsys.beginCreate(name, false)
+	t, p, e, here, err := fsys.beginCreate(name, false, nil)
 	if err != nil {
 		return err
 	}
@@ -226,14 +247,22 @@ func (fsys *FS) carryImpure(from *at.RWDir, name string, to *dir) error {
 // beginCreate begins the making of name: its parent is in upper, the names in
 // there are locked, and what the name is made of is known. The transaction is
 // ended when there is an error.
-func (fsys *FS) beginCreate(name string, follow bool) (t *txn, p place, e *entry, here presence, err error) {
+//
+// If something was seen there, or nothing, it is still so; of a free name
+// (Sight.isFree) it is so until the name is taken.
+func (fsys *FS) beginCreate(name string, follow bool, seen *Sight) (t *txn, p place, e *entry, here presence, err error) {
 	if t, err = fsys.change(); err != nil {
 		return nil, p, nil, absent, err
 	}
 	fail := func(err error) (*txn, place, *entry, presence, error) {
 		return nil, p, nil, absent, t.end(err)
 	}
-	if p, err = t.walk(name, follow); err != nil {
+	if seen != nil {
+		p, err = t.walkTo(seen)
+	} else {
+		p, err = t.walk(name, follow)
+	}
+	if err != nil {
 		return fail(err)
 	}
 	if p.dir.upper == nil {
@@ -253,7 +282,13 @@ func (fsys *FS) beginCreate(name string, follow bool) (t *txn, p place, e *entry
 	if p.isRoot() {
 		return fail(syscall.EEXIST)
 	}
+	if seen.isFree(p.dir) {
+		return t, p, &entry{name: p.name}, absent, nil
+	}
 	if e, here, err = t.lookup(p); err != nil {
+		return fail(err)
+	}
+	if err := seen.stillEntry(e); err != nil {
 		return fail(err)
 	}
 	return t, p, e, here, nil

@@ -349,6 +349,16 @@ func seenFaults() (cases []faultCase) {
 		put.methods = append(put.methods, "Staged.CommitOver")
 		cases = append(cases, put, onObject("RemoveSeen", "m", objectNamed(name), removeSeen))
 	}
+	for _, parent := range []string{"m", "lo"} {
+		for _, name := range []string{"absent", "whitedOut"} {
+			if parent == "lo" && name == "whitedOut" {
+				continue // upper would have the directory
+			}
+			cases = append(cases,
+				onObject("MkdirSeen", parent, objectNamed(name), mkdirSeen),
+				onObject("CreateSeen", parent, objectNamed(name), createSeen))
+		}
+	}
 	for _, src := range []string{"lowerOnly file", "covering file", "merged full directory"} {
 		for _, dst := range []string{"absent", "pureUpper file", "merged full directory"} {
 			cases = append(cases, onTwo("MoveSeen", "m", objectNamed(src), "m", objectNamed(dst), moveSeen))
@@ -391,6 +401,14 @@ func stageSeen(fsys *overlay.FS, name string) error {
 
 func removeSeen(fsys *overlay.FS, name string) error {
 	return untilSeen(fsys, func(sights []overlay.Sight) error { return fsys.RemoveSeen(sights[0]) }, name)
+}
+
+func mkdirSeen(fsys *overlay.FS, name string) error {
+	return untilSeen(fsys, func(sights []overlay.Sight) error { return fsys.MkdirSeen(sights[0], 0o750) }, name)
+}
+
+func createSeen(fsys *overlay.FS, name string) error {
+	return untilSeen(fsys, func(sights []overlay.Sight) error { return fsys.CreateSeen(sights[0], 0o640) }, name)
 }
 
 func moveSeen(fsys *overlay.FS, src, dst string) error {

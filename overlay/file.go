@@ -157,6 +157,38 @@ func (fsys *FS) Create(name string) (*File, error) {
 	return fsys.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
 }
 
+// CreateSeen makes an empty file where nothing was seen.
+// Errors: ErrChanged when something is there now, or a symlink on the way.
+func (fsys *FS) CreateSeen(seen Sight, perm fs.FileMode) error {
+	return pathError("create", seen.Path, seen.taken(fsys.createEmpty(&seen, perm)))
+}
+
+// createEmpty makes an empty file, which is whole from the first moment on: in
+// its place, or onto a whiteout from staging.
+func (fsys *FS) createEmpty(seen *Sight, perm fs.FileMode) error {
+	t, p, e, here, err := fsys.beginCreate(seen.Path, false, seen)
+	if err != nil {
+		return err
+	}
+	if e.exists() {
+		return t.end(syscall.EEXIST)
+	}
+	t.changed(p.dir.upper)
+	if here != absent {
+		temp, err := fsys.staging.newFile(p.dir.upper, at.Perm(perm))
+		if err == nil {
+			err = fsys.show(t, p, here, temp, e, false)
+			temp.close()
+		}
+		return t.end(err)
+	}
+	file, err := p.dir.upper.Create(p.name, at.Perm(perm))
+	if err == nil {
+		_ = file.Close() // nothing was written
+	}
+	return t.end(err)
+}
+
 func (fsys *FS) openWrite(name string, flag int, perm fs.FileMode) (*File, error) {
 	exclusive := flag&(os.O_CREATE|os.O_EXCL) == os.O_CREATE|os.O_EXCL
 	truncate := flag&os.O_TRUNC != 0
@@ -230,7 +262,7 @@ func (fsys *FS) openUpper(name string, flag int) (*File, error) {
 
 // createFile makes a file and opens it.
 func (fsys *FS) createFile(name string, flag int, perm fs.FileMode, follow bool) (*File, error) {
-	t, p, e, here, err := fsys.beginCreate(name, follow)
+	t, p, e, here, err := fsys.beginCreate(name, follow, nil)
 	if errors.Is(err, syscall.EEXIST) && flag&os.O_EXCL == 0 {
 		return nil, errRaced
 	}

@@ -400,6 +400,13 @@ func (fsys *FS) lookupLayer(l lowerDir, s *search, st *at.Stat) (hit, error) {
 // lookupSingle looks one component up in one directory of a lower layer
 // (compare ovl_lookup_single). st is filled in for what is no directory.
 func (fsys *FS) lookupSingle(base *at.Dir, name string, s *search, prefix int, rest string, st *at.Stat) (hit, error) {
+	if !s.through && !s.content && !s.isDir && rest == "" {
+		ok, err := fsys.peek(base, name, s, st, prefix, rest) // likely it is no directory
+		if !ok || err != nil || !s.isDir {
+			return hit{ok: ok}, err
+		}
+		s.isDir = false // what is opened says it
+	}
 	d, err := base.OpenDir(name)
 	if err != nil && err != syscall.ENOTDIR {
 		if at.IsMissing(err) {

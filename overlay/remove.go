@@ -61,10 +61,7 @@ func (fsys *FS) tryRemove(name string, seen *Sight, all, exclusive bool) error {
 	if p.dir.upper != nil {
 		t.lock(p.dir.path) // what is looked up is then removed without another look
 	}
-	e, here, err := t.lookup(p)
-	if err == nil {
-		err = seen.stillEntry(e)
-	}
+	e, here, err := t.lookupSeen(p, seen)
 	if err == nil {
 		err = fsys.refuseRemoval(p, e, all)
 	}
@@ -77,7 +74,30 @@ func (fsys *FS) tryRemove(name string, seen *Sight, all, exclusive bool) error {
 	if err != nil {
 		return t.end(err)
 	}
-	return t.end(fsys.removeLocked(t, p, e, here))
+	err = fsys.removeLocked(t, p, e, here)
+	if here == lowerOnly && seen != nil && errors.Is(err, syscall.EEXIST) {
+		err = ErrChanged // upper has got something since
+	}
+	return t.end(err)
+}
+
+// lookupSeen is lookup of what was seen. A file of a lower needs no second look
+// in the directory in which it was seen: it is shown for as long as upper has
+// nothing of its name, which the call that whites it out finds out by itself.
+// Errors: ErrChanged.
+func (t *txn) lookupSeen(p place, seen *Sight) (*entry, presence, error) {
+	if e := seen.lowerFile(p.dir); e != nil {
+		refused, err := t.fsys.refusesMetacopy(e.from.Dir, e.name, &e.lower)
+		if refused {
+			err = errMetacopy
+		}
+		return e, lowerOnly, err
+	}
+	e, here, err := t.lookup(p)
+	if err == nil {
+		err = seen.stillEntry(e)
+	}
+	return e, here, err
 }
 
 // raiseToRemove copies the directory of p up and looks again.
@@ -169,8 +189,11 @@ func (fsys *FS) removeLocked(t *txn, p place, e *entry, here presence) error {
 	if e.inUpper && e.isDir() {
 		return fsys.whiteOutDir(upper, p.name, white)
 	}
-	// RENAME_NOREPLACE is not for the covering file that goes here.
-	if err := s.tmp.Rename(white, upper, p.name, at.RenamePlain); err != nil {
+	flag := at.RenamePlain // over the covering file that goes here
+	if !e.inUpper {
+		flag = at.RenameNoReplace
+	}
+	if err := s.tmp.Rename(white, upper, p.name, flag); err != nil {
 		s.discard(white)
 		return err
 	}

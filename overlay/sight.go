@@ -23,6 +23,9 @@ type Sight struct {
 	// Shown is what the name shows to whoever follows symlinks; of a link that
 	// leads nowhere, the link itself. It is Here but for symlinks.
 	Shown *Info
+
+	in    *dirNode // the directory of Path; nil where none is kept open
+	white bool     // upper has a whiteout there
 }
 
 // ErrChanged says that something else is under the name than was seen. Nothing
@@ -106,7 +109,9 @@ func (w *walker) look(name string, follow bool) (s Sight, f found, err error) {
 		return s, f, missingOK(err)
 	}
 	s.Path, s.Links = w.path(), w.links
-	if f, err = w.find(); err != nil {
+	f, err = w.find()
+	s.in, s.white = w.at.node, f.white
+	if err != nil {
 		return s, f, missingOK(err)
 	}
 	s.Here = w.fsys.newInfo(baseName(name), &f)
@@ -126,6 +131,7 @@ func (w *walker) look(name string, follow bool) (s Sight, f found, err error) {
 	}
 	if follow {
 		s.Path, s.Links, s.Here = w.path(), w.links, nil
+		s.in, s.white = nil, false
 		if err == nil {
 			s.Here = s.Shown
 		}
@@ -202,6 +208,38 @@ func (s *Sight) stillEntry(e *entry) error {
 		return s.still(&e.upper, 0)
 	}
 	return s.still(&e.lower, e.layer().index)
+}
+
+// isFree says that nothing was seen under the name, in d itself, and no whiteout
+// either. The lowers are as they were, or have changed only now: so nothing is
+// there, unless upper has got something, which a call that replaces nothing
+// finds out by itself.
+func (s *Sight) isFree(d *dir) bool { return s != nil && s.Here == nil && !s.white && s.isIn(d) }
+
+// isIn says whether d, which is in upper, is the directory that was looked in.
+func (s *Sight) isIn(d *dir) bool { return s.in != nil && s.in == d.node && d.upper != nil }
+
+// lowerFile is what was seen, as an entry, if that is a lower's and no directory,
+// and was seen in d itself; else nil.
+func (s *Sight) lowerFile(d *dir) *entry {
+	if s == nil || s.Here == nil || s.Here.layer == 0 || s.Here.IsDir() || !s.isIn(d) {
+		return nil
+	}
+	_, name := splitLast(s.Path)
+	for _, l := range d.lowers {
+		if l.layer.index == s.Here.layer {
+			return &entry{name: name, inLower: true, lower: s.Here.st, from: l}
+		}
+	}
+	return nil
+}
+
+// taken is the answer to a call that replaces nothing, where nothing was seen.
+func (s *Sight) taken(err error) error {
+	if s != nil && s.Here == nil && errors.Is(err, syscall.EEXIST) {
+		return ErrChanged
+	}
+	return err
 }
 
 // found is what was seen, in the directory in which it was.

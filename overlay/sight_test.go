@@ -17,6 +17,7 @@ func sightTree(t *testing.T) (fsys *overlay.FS, upper string) {
 	mustMkdir(t, upper)
 	mustMkdir(t, filepath.Join(dir, "work"))
 	mustWrite(t, filepath.Join(lower, "d/f"), 3)
+	mustWrite(t, filepath.Join(lower, "e/n"), 3)
 	for link, target := range map[string]string{"to-d": "d", "d/to-f": "f", "lost": "d/gone", "loop": "loop"} {
 		if err := os.Symlink(target, filepath.Join(lower, link)); err != nil {
 			t.Fatal(err)
@@ -117,4 +118,90 @@ func mustLook(t *testing.T, fsys *overlay.FS, name string) overlay.Sight {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// What is made where nothing was seen is made only there: not over what came
+// since, by whomever, and not in a directory that took the seen one's place.
+func TestMakingWhereNothingWasSeen(t *testing.T) {
+	makes := map[string]func(fsys *overlay.FS, seen overlay.Sight) error{
+		"mkdir":  func(fsys *overlay.FS, seen overlay.Sight) error { return fsys.MkdirSeen(seen, 0o755) },
+		"create": func(fsys *overlay.FS, seen overlay.Sight) error { return fsys.CreateSeen(seen, 0o644) },
+		"stage": func(fsys *overlay.FS, seen overlay.Sight) error {
+			s, err := fsys.StageSeen(seen, 0o644)
+			if err != nil {
+				return err
+			}
+			defer s.Abort()
+			_, err = s.CommitOver(seen)
+			return err
+		},
+	}
+	spoilt := map[string]func(t *testing.T, fsys *overlay.FS, upper string) error{
+		"a file": func(_ *testing.T, fsys *overlay.FS, _ string) error { return fsys.Symlink("x", "d/n") },
+		"from under": func(t *testing.T, _ *overlay.FS, upper string) error {
+			mustWrite(t, filepath.Join(upper, "d/n"), 4)
+			return nil
+		},
+		"another directory": func(t *testing.T, fsys *overlay.FS, _ string) error {
+			if err := fsys.Rename("d", "old"); err != nil {
+				return err
+			}
+			return fsys.Rename("e", "d") // in whose lower there is n
+		},
+	}
+	for name, make := range makes {
+		for by, spoil := range spoilt {
+			t.Run(name+" spoilt by "+by, func(t *testing.T) {
+				fsys, upper := sightTree(t)
+				if err := fsys.Chmod("d/f", 0o600); err != nil { // upper has d
+					t.Fatal(err)
+				}
+				mustLook(t, fsys, "d/n") // d is kept open
+				seen := mustLook(t, fsys, "d/n")
+				if err := spoil(t, fsys, upper); err != nil {
+					t.Fatal(err)
+				}
+				before := mustLook(t, fsys, "d/n")
+				if before.Here == nil {
+					t.Fatal("nothing was put there")
+				}
+				if err := make(fsys, seen); !errors.Is(err, overlay.ErrChanged) {
+					t.Errorf("%v, want ErrChanged", err)
+				}
+				if after := mustLook(t, fsys, "d/n"); after.Here == nil || after.Here.ETag() != before.Here.ETag() {
+					t.Errorf("what was there is %+v now", after.Here)
+				}
+				if err := make(fsys, mustLook(t, fsys, "d/free")); err != nil {
+					t.Errorf("where nothing is: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// A file of a lower is deleted by what was seen, unless upper has got something
+// of its name since.
+func TestRemovingALowerFileThatWasSeen(t *testing.T) {
+	fsys, upper := sightTree(t)
+	if err := fsys.Symlink("x", "d/other"); err != nil { // upper has d
+		t.Fatal(err)
+	}
+	mustLook(t, fsys, "d/f") // d is kept open
+	seen := mustLook(t, fsys, "d/f")
+	mustWrite(t, filepath.Join(upper, "d/f"), 4)
+	if err := fsys.RemoveSeen(seen); !errors.Is(err, overlay.ErrChanged) {
+		t.Errorf("with another file over it: %v, want ErrChanged", err)
+	}
+	if now := mustLook(t, fsys, "d/f"); now.Here == nil || now.Here.Size() != 4 {
+		t.Errorf("what came since is %+v now", now.Here)
+	}
+	if err := os.Remove(filepath.Join(upper, "d/f")); err != nil {
+		t.Fatal(err)
+	}
+	if err := fsys.RemoveSeen(mustLook(t, fsys, "d/f")); err != nil {
+		t.Error(err)
+	}
+	if now := mustLook(t, fsys, "d/f"); now.Here != nil {
+		t.Errorf("deleted, and there: %+v", now.Here)
+	}
 }

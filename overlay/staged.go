@@ -251,7 +251,11 @@ func (s *Staged) tryCommit(seen *Sight) error {
 	if err != nil {
 		return t.end(err)
 	}
-	return t.end(s.show(t, p, f, old))
+	err = s.show(t, p, f, old)
+	if old == nil {
+		err = seen.taken(err)
+	}
+	return t.end(err)
 }
 
 // prepare gives the content its attributes and syncs it.
@@ -278,6 +282,9 @@ func (s *Staged) prepare(seen *Sight) error {
 func (s *Staged) replaced(p place, seen *Sight) (f found, old *at.Stat, err error) {
 	if p.isRoot() {
 		return f, nil, syscall.EISDIR
+	}
+	if seen.isFree(p.dir) {
+		return f, nil, nil
 	}
 	f, err = s.fsys.find(p.dir, p.name)
 	switch {
