@@ -70,7 +70,7 @@ func (l *connLimit) admit(conn net.Conn) (net.Conn, bool) {
 		l.by[key]++
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		return &countedTCPConn{TCPConn: tcp, release: release{limit: l, key: key}}, true
+		return &tcpConn{TCPConn: tcp, release: release{limit: l, key: key}}, true
 	}
 	return &countedConn{Conn: conn, release: release{limit: l, key: key}}, true
 }
@@ -103,18 +103,6 @@ func (r *release) run() {
 	if r.limit.by[r.key] == 0 {
 		delete(r.limit.by, r.key)
 	}
-}
-
-// countedTCPConn keeps all of a *net.TCPConn, sendfile(2) above all.
-type countedTCPConn struct {
-	*net.TCPConn
-	release release
-}
-
-// Close is net.Conn's.
-func (c *countedTCPConn) Close() error {
-	defer c.release.run()
-	return c.TCPConn.Close()
 }
 
 type countedConn struct {

@@ -22,7 +22,9 @@ type exchange struct {
 	body  io.ReadCloser
 	conn  deadlines     // nil where there are none, as in most tests
 	stall time.Duration // how long one read or write of a body may take
+	given time.Time     // when a write was last given its time
 	plain bool          // HTTP/1 without TLS: the server has sendfile(2)
+	tcp   *tcpConn      // of a plain exchange; nil in tests, and over a Unix socket
 }
 
 // deadlines are what http.ResponseController would look for.
@@ -40,6 +42,7 @@ func (x *exchange) begin(w http.ResponseWriter, r *http.Request) *http.Request {
 	x.Context, x.w, x.body = r.Context(), w, r.Body
 	x.conn, _ = w.(deadlines)
 	x.plain = r.TLS == nil && r.ProtoMajor == 1
+	x.tcp, _ = x.Context.Value(tcpConnKey{}).(*tcpConn)
 	r = r.WithContext(x)
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = (*exchangeBody)(x)
@@ -68,13 +71,16 @@ func exchangeOf(ctx context.Context) *exchange {
 	return x
 }
 
-// extend gives the next write its time. http.Server's own WriteTimeout bounds
-// the whole answer, which would cut off what is merely large.
+// extend gives the next write its time, unless it was given but now.
+// http.Server's own WriteTimeout bounds the whole answer, which would cut off
+// what is merely large.
 func (x *exchange) extend() error {
-	if x.conn == nil {
+	now := time.Now()
+	if x.conn == nil || now.Sub(x.given) < x.stall/64 {
 		return nil
 	}
-	return x.conn.SetWriteDeadline(time.Now().Add(x.stall))
+	x.given = now
+	return x.conn.SetWriteDeadline(now.Add(x.stall))
 }
 
 // Unwrap lets http.ResponseController find the server's writer.
@@ -98,10 +104,40 @@ func (x *exchange) Write(p []byte) (int, error) {
 	}
 	x.started()
 	x.leave()
-	n, err := x.w.Write(p)
+	var n int
+	var err error
+	if x.tcp != nil && fitsNoBuffer(p) {
+		n, err = x.writeHeld(p)
+	} else {
+		n, err = x.w.Write(p)
+	}
 	x.sent += int64(n)
 	return n, x.backWriting(err)
 }
+
+// fitsNoBuffer says whether p is too long for net/http's buffer of a connection,
+// but not for ours.
+func fitsNoBuffer(p []byte) bool {
+	const buffer, head = 4 << 10, 1 << 10 // bytes
+	return len(p) > buffer-head && len(p) <= mostHeld
+}
+
+// writeHeld writes what is buffered already, the head of the answer or of a
+// chunk, and p by one write(2).
+func (x *exchange) writeHeld(p []byte) (int, error) {
+	x.tcp.hold()
+	n, err := x.w.Write(p)
+	if ferr := x.flush(); err == nil {
+		err = ferr
+	}
+	if serr := x.tcp.send(); serr != nil {
+		return 0, serr
+	}
+	return n, err
+}
+
+// flush hands what net/http has buffered to the connection.
+func (x *exchange) flush() error { return http.NewResponseController(x.w).Flush() }
 
 func (x *exchange) started() {
 	if x.status == 0 {
@@ -128,20 +164,27 @@ func (x *exchange) FlushError() error {
 	}
 	x.started()
 	x.leave()
-	return x.backWriting(http.NewResponseController(x.w).Flush())
+	return x.backWriting(x.flush())
 }
 
 // ReadFrom sends src. Where the server has sendfile(2) and src is a file, disk
 // and network are one call: the request has no place at the gate then, and the
 // bound on connections is that on such calls. Everywhere else it has its place
-// while it reads.
+// while it reads, and so it is with what is short enough for one write.
 func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
-	if x.plain {
+	if x.plain && !(x.tcp != nil && isShort(src)) {
 		return x.sendFrom(src)
 	}
 	buf := sendBuffers.Get().(*[]byte)
 	defer sendBuffers.Put(buf)
 	return io.CopyBuffer(struct{ io.Writer }{x}, struct{ io.Reader }{src}, *buf)
+}
+
+// isShort says whether a copy of src in memory costs less than sendfile(2),
+// before which the head of the answer must be written by itself.
+func isShort(src io.Reader) bool {
+	lr, ok := src.(*io.LimitedReader)
+	return ok && lr.N <= mostHeld
 }
 
 // sendBuffers are as large as a TLS record or a frame is at most, four times.
@@ -158,6 +201,11 @@ func (x *exchange) sendFrom(src io.Reader) (int64, error) {
 		defer func() { lr.N = left }()
 	}
 	x.started()
+	if x.tcp != nil { // net/http would else read a part of the body to see what it is
+		if err := x.flush(); err != nil {
+			return 0, err
+		}
+	}
 	var total int64
 	for left != 0 {
 		if err := x.extend(); err != nil {

@@ -29,6 +29,7 @@ func serve(e env, args []string) error {
 	log := newLog(c.Log, lines)
 	c.Limits.allowThreads(len(c.Shares))
 	limitMemory(e.getenv, os.DirFS("/"), log)
+	tuneCollector(e.getenv)
 	all, err := newShares(c, stateHome(e.getenv, os.Geteuid()), log)
 	if err != nil {
 		return err

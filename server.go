@@ -70,6 +70,7 @@ func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
 		IdleTimeout:       c.Limits.IdleTimeout,
 		MaxHeaderBytes:    c.Limits.maxHeaderBytes(),
 		ErrorLog:          stdLogger(log),
+		ConnContext:       withTCPConn,
 		// OPTIONS * is a question for WebDAV too.
 		DisableGeneralOptionsHandler: true,
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -139,11 +140,12 @@ func (c *content) settle() error {
 
 // Read reads from where Seek went.
 func (c *content) Read(p []byte) (int, error) {
-	if err := c.settle(); err != nil {
-		return 0, err
-	}
-	n, err := c.File.Read(p)
+	n, err := c.File.ReadAt(p, c.at)
+	c.moved = c.moved || n > 0
 	c.at += int64(n)
+	if n > 0 {
+		err = nil // if the file ends here the next Read says so
+	}
 	return n, err
 }
 
@@ -175,11 +177,20 @@ func setContentHeaders(header http.Header, name string) {
 	header.Set("Content-Type", kind)
 	header["X-Content-Type-Options"] = noSniff
 	header["Accept-Ranges"] = acceptsRanges
-	header["Referrer-Policy"] = noReferrer
+	if refers(kind) {
+		header["Referrer-Policy"] = noReferrer
+	}
 	header["Cross-Origin-Resource-Policy"] = sameOrigin
 	if kind != pdf {
 		header["Content-Security-Policy"] = sandbox
 	}
+}
+
+// refers says whether what is of this kind may lead a browser elsewhere. To all
+// else the policy means nothing, and with it the header of an answer would be
+// one too long for a small map.
+func refers(kind string) bool {
+	return strings.HasPrefix(kind, "text/") || strings.Contains(kind, "xml") || kind == pdf
 }
 
 // pdf is shown by no browser under a sandbox. What is in one runs in a viewer
@@ -195,9 +206,9 @@ const hot = 2 * time.Second
 // only the very date of the file proves anything, since times go back when a
 // client sets them, and not within the second of a change.
 func forServeContent(rq *request, modTime time.Time) *http.Request {
-	header := rq.Header.Clone()
+	header := maps.Clone(rq.Header)
 	for _, name := range []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"} {
-		header.Del(name)
+		delete(header, name)
 	}
 	if ifRange := header.Get("If-Range"); ifRange != "" && !strings.HasPrefix(ifRange, `"`) {
 		t, err := http.ParseTime(ifRange)
