@@ -66,7 +66,12 @@ type dirNode struct {
 	used     *list.Element
 	users    int // walks and files that have dir
 	dropped  bool
+
+	id, heard uint64 // see moment
 }
+
+// lastNode is the number that was last given to a directory.
+var lastNode atomic.Uint64
 
 // An arrival is a directory being looked up, which an event may spoil before it
 // is in the cache.
@@ -89,7 +94,7 @@ func newDirCache(root *dir) *dirCache {
 		return nil // all works without
 	}
 	c := &dirCache{watcher: watcher, watched: make(map[int32][]*dirNode), coming: make(map[*arrival]bool)}
-	c.root = &dirNode{dir: root, children: make(map[string]*dirNode)}
+	c.root = &dirNode{dir: root, children: make(map[string]*dirNode), id: lastNode.Add(1)}
 	if c.root.watches, err = c.watch(root); err != nil {
 		watcher.Close()
 		return nil // likewise
@@ -116,8 +121,8 @@ func (c *dirCache) watch(d *dir) (watches []int32, err error) {
 }
 
 // deepest returns the directory of the longest beginning of path that is in the
-// cache, and how many components that is. Closing it gives it back.
-func (c *dirCache) deepest(path []string) (*dir, int) {
+// cache, now, and how many components that is. Closing it gives it back.
+func (c *dirCache) deepest(path []string) (moment, int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.hear()
@@ -133,7 +138,7 @@ func (c *dirCache) deepest(path []string) (*dir, int) {
 		node.users++
 		c.leaves.MoveToBack(node.used)
 	}
-	return node.dir, n
+	return moment{node.dir, node.id, node.heard}, n
 }
 
 // child returns the directory name in parent, if it is in the cache; nil
@@ -184,7 +189,7 @@ func (c *dirCache) add(a *arrival, d *dir) {
 	}
 	c.hear()
 	delete(c.coming, a)
-	node := &dirNode{dir: d, name: a.name, parent: a.parent, children: make(map[string]*dirNode), watches: watches, users: 1}
+	node := &dirNode{dir: d, name: a.name, parent: a.parent, children: make(map[string]*dirNode), watches: watches, users: 1, id: lastNode.Add(1)}
 	if d == nil || err != nil || a.spoiled || a.parent.dropped || a.parent.children[a.name] != nil || d.redirected {
 		c.unwatch(watches)
 		return
@@ -255,6 +260,7 @@ func (c *dirCache) heard(node *dirNode, e at.Event) {
 	if e.Content {
 		return
 	}
+	node.heard++
 	name := e.Name
 	for a := range c.coming {
 		if a.parent == node && (name == "" || a.name == name) {
@@ -278,6 +284,7 @@ func (c *dirCache) dropAll() {
 		a.spoiled = true
 	}
 	c.forgetListing(c.root.listing)
+	c.root.heard++
 	for _, child := range c.root.children {
 		c.drop(child)
 	}

@@ -117,8 +117,10 @@ func (f *File) openRegular(p place, found *found) error {
 	if err == nil && !st.Same(&found.st) {
 		err = errRaced
 	}
-	if err == nil && st.Size > 0 {
-		err = f.fsys.refuseMetacopy(file)
+	if err == nil && st.Size > 0 && !found.isPlain(p.name, &st) {
+		if err = f.fsys.refuseMetacopy(file); err == nil {
+			found.notePlain(p.name, &st)
+		}
 	}
 	if err == nil {
 		found.st = st

@@ -160,7 +160,7 @@ func (w *walker) path() string {
 
 // find looks up what the walk has led to.
 func (w *walker) find() (found, error) {
-	return w.fsys.find(w.at, w.last())
+	return w.findHere(w.last())
 }
 
 // walkTo walks to where something was seen.

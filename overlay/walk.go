@@ -125,7 +125,8 @@ type walker struct {
 	fsys    *FS
 	at      *dir
 	pending []string
-	found   found // what is at the last component, if it was looked up
+	found   found  // what is at the last component, if it was looked up
+	since   moment // of the directory that leap entered
 	links   int
 	races   int // names that changed between two looks
 }
@@ -173,7 +174,7 @@ func (w *walker) step(name string, last bool) (done bool, err error) {
 			return false, nil
 		}
 	}
-	f, err := w.fsys.find(w.at, name)
+	f, err := w.findHere(name)
 	if err != nil {
 		if last && err == syscall.ENOENT {
 			return true, nil
@@ -205,8 +206,9 @@ func (w *walker) leap() {
 	if w.fsys.cache == nil || len(w.pending) < 2 {
 		return
 	}
-	d, n := w.fsys.cache.deepest(w.pending[:len(w.pending)-1])
-	w.enter(d)
+	var n int
+	w.since, n = w.fsys.cache.deepest(w.pending[:len(w.pending)-1])
+	w.enter(w.since.dir)
 	w.pending = w.pending[n:]
 }
 
@@ -302,44 +304,78 @@ type found struct {
 	layer int     // 0 is upper
 	at    *at.Dir // its directory in that layer
 	white bool    // upper has a whiteout: with ENOENT
+	since moment  // of its merged directory, if that is kept
+}
+
+// findHere is find where the walk is, with what is known of the name. Whoever
+// holds locks has to look himself: what he waited for may not have been heard
+// when the walk began.
+func (w *walker) findHere(name string) (f found, err error) {
+	if w.since.dir != w.at {
+		return w.fsys.find(w.at, name)
+	}
+	f.since = w.since
+	from := 0
+	known := w.since.about(name)
+	if known != nil {
+		from = known.layer
+	}
+	err = w.fsys.findBelow(&f, w.at, name, from)
+	switch {
+	case known != nil || f.white:
+	case err == syscall.ENOENT:
+		f.since.note(name, fact{layer: noLayer})
+	case err == nil && f.at != w.at.top():
+		f.since.note(name, fact{layer: f.layer})
+	}
+	return f, err
 }
 
 // find looks name in d up as far as its attributes need: the topmost object
 // that is not a whiteout. What a directory there is merged with is not asked.
 // Errors: ENOENT, and what a layer answers.
 func (fsys *FS) find(d *dir, name string) (f found, err error) {
+	err = fsys.findBelow(&f, d, name, 0)
+	return f, err
+}
+
+// findBelow is find in the layers from number from on.
+func (fsys *FS) findBelow(f *found, d *dir, name string, from int) error {
 	if name == "." {
 		f.at = d.top()
 		if d.upper == nil {
 			f.layer = d.lowers[0].layer.index
 		}
-		return f, f.at.Stat(".", &f.st)
+		return f.at.Stat(".", &f.st)
 	}
-	if d.upper != nil {
+	if d.upper != nil && from == 0 {
 		f.at = &d.upper.Dir
-		white, err := fsys.findIn(&f, name)
+		white, err := fsys.findIn(f, name)
 		if err == nil && white {
 			f.white = true
-			return f, syscall.ENOENT
+			return syscall.ENOENT
 		}
 		if !at.IsMissing(err) {
-			return f, upperError(err)
+			return upperError(err)
 		}
 	}
 	for _, l := range d.lowers {
+		if l.layer.index < from {
+			continue
+		}
 		f.at, f.layer = l.Dir, l.layer.index
-		white, err := fsys.findIn(&f, name)
+		white, err := fsys.findIn(f, name)
 		if err == nil && white {
 			break
 		}
 		if err == nil {
-			return f, nil
+			return nil
 		}
 		if !at.IsMissing(err) {
-			return f, &layerError{l.layer, err}
+			return &layerError{l.layer, err}
 		}
 	}
-	return f, syscall.ENOENT
+	return syscall.ENOENT
 }
 
 // findIn looks name up in the one directory f.at.
