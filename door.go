@@ -40,6 +40,7 @@ type shareRules struct {
 	path      string
 	rules     *auth.Rules // nil: everybody may do everything
 	anonymous bool        // who gives no name may come in
+	root      bool        // it is at "/"
 }
 
 func newDoor(c Config, log zerolog.Logger) (*door, error) {
@@ -80,7 +81,9 @@ func (d *door) newPolicy(c Config) (*policy, error) {
 		if err != nil {
 			return nil, err
 		}
-		p.rules = append(p.rules, shareRules{c.Shares[i].Path, rules, p.anonymous || rules.NameAnonymous()})
+		p.rules = append(p.rules, shareRules{
+			path: c.Shares[i].Path, rules: rules, anonymous: p.anonymous || rules.NameAnonymous(), root: samePath(c.Shares[i].Path, "/"),
+		})
 	}
 	return p, nil
 }
@@ -149,6 +152,31 @@ func (d *door) admit(w http.ResponseWriter, r *http.Request, place int) *http.Re
 		return r // everybody is nobody and may do everything, which is how a request is without us
 	}
 	return r.WithContext(context.WithValue(auth.With(r.Context(), id), visitKey{}, v))
+}
+
+// sees says whether who makes r has any right to anything in the share of that
+// number, and so may know of it.
+func (d *door) sees(r *http.Request, place int) bool {
+	p, id := d.policy.Load(), auth.From(r.Context())
+	s := &p.rules[place]
+	if p.asks && id.IsAnonymous() && !s.anonymous {
+		return false
+	}
+	return s.rules.For(id, s.path).SeesAnything()
+}
+
+// hides says whether the share of that number, to which r goes, is not there for
+// who makes it. Who could give a name is refused with 401 there, and not told that
+// there is nothing; and that there is a share at the root is no secret.
+func (d *door) hides(r *http.Request, place int) bool {
+	v := visitOf(r)
+	switch {
+	case v.view == nil, d.policy.Load().rules[place].root:
+		return false
+	case v.asks && auth.From(r.Context()).IsAnonymous():
+		return false
+	}
+	return !v.view.SeesAnything()
 }
 
 // open says whether who gives no name may come in. Above the shares that is so

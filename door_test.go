@@ -59,7 +59,7 @@ func testDoor(t *testing.T, text string) (http.Handler, *door, *bytes.Buffer) {
 	}
 	own := http.NewServeMux()
 	if d.tokens != nil {
-		(&tokenAPI{d.tokens, c, d.log}).addTo(own)
+		(&tokenAPI{d.tokens, c, d.log, d.sees}).addTo(own)
 	}
 	places := []string{"/closed", "/open", "/free"}
 	return newServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

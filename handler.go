@@ -40,12 +40,12 @@ func newRouter(c Config, all shares, d *door) (*router, error) {
 	}
 	own := http.NewServeMux()
 	if d.tokens != nil {
-		(&tokenAPI{d.tokens, c, d.log}).addTo(own)
+		(&tokenAPI{d.tokens, c, d.log, d.sees}).addTo(own)
 	}
 	(&resetAPI{all, d}).addTo(own)
 	return &router{
 		door: d, prefixes: withOwn, shares: all, own: own,
-		parents: davfs.NewParents(site, ofShares, writable),
+		parents: davfs.NewParents(site, ofShares, writable, d.sees),
 	}, nil
 }
 
@@ -60,6 +60,9 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r = rt.door.admit(w, r, i); r == nil {
 		return
+	}
+	if i >= 0 && rt.door.hides(r, i) {
+		i = aboveShares // where nothing is but the way to what he sees
 	}
 	switch i {
 	case aboveShares:

@@ -161,6 +161,8 @@ func (m *metrics) watch(conns *connLimit, all shares, h *health, a *auth.Authent
 	m.count("overdav_connections_refused_total", "Connections beyond the limits.", func() float64 { return float64(conns.refused.Load()) })
 	m.count("overdav_passwords_hashed_total", "Passwords that were verified against a hash.", func() float64 { return float64(a.Hashed()) })
 	m.gauge("overdav_passwords_waiting", "Passwords that wait to be verified.", func() float64 { return float64(a.Waiting()) })
+	m.gauge("overdav_passwords_hashing", "Passwords that are being verified.", func() float64 { return float64(a.Hashing()) })
+	m.count("overdav_passwords_refused_total", "Passwords that found the queue full, and were answered 503.", func() float64 { return float64(a.Unhashed()) })
 	for _, s := range all {
 		m.watchShare(s)
 	}

@@ -120,3 +120,22 @@ func TestMetricsConfigMistakes(t *testing.T) {
 		}
 	}
 }
+
+// What the door and the gates know is read when somebody asks.
+func TestMetricsOfTheDoor(t *testing.T) {
+	h, d, _ := testDoor(t, threeShares)
+	m := newMetrics(MetricsConfig{Listen: "127.0.0.1:0"})
+	m.watch(newConnLimit(defaultConfig().Limits, proxies{}), nil, new(health), d.authenticator)
+	for _, password := range []string{"right", "right", "wrong"} { // the second one is remembered
+		get(h, "GET", "/closed", "Authorization", credentials("alice", password))
+	}
+	got := readMetrics(t, m)
+	for name, want := range map[string]string{
+		"overdav_passwords_hashed_total": "2", "overdav_passwords_hashing": "0",
+		"overdav_passwords_waiting": "0", "overdav_passwords_refused_total": "0",
+	} {
+		if got[name] != want {
+			t.Errorf("%s: got %q, want %s", name, got[name], want)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -186,7 +187,7 @@ func (api *resetAPI) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s := api.shares.at(wanted.Share)
-	if s == nil {
+	if s == nil || !api.door.mayKnow(r, slices.Index(api.shares, s)) {
 		writeError(w, http.StatusNotFound, "no such share")
 		return
 	}
@@ -320,6 +321,12 @@ func (all shares) expireNowAndThen() (stop func()) {
 		})
 	}
 	return func() { cancel(); looking.Wait() }
+}
+
+// mayKnow says whether who makes r may know of the share of that number: admins
+// know of all.
+func (d *door) mayKnow(r *http.Request, place int) bool {
+	return d.policy.Load().admins[auth.From(r.Context()).Name] || d.sees(r, place)
 }
 
 // mayReset says whether who makes r may reset what is user's, or, with "", what

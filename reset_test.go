@@ -12,7 +12,7 @@ import (
 // resetServer is a share with the API before it; who is not "" gives a name.
 func resetServer(s *share, asks bool) http.Handler {
 	d := &door{log: discardLog()}
-	d.policy.Store(&policy{asks: asks, admins: map[string]bool{"boss": true}})
+	d.policy.Store(&policy{asks: asks, admins: map[string]bool{"boss": true}, rules: []shareRules{{path: "/"}}})
 	mux := http.NewServeMux()
 	(&resetAPI{shares{s}, d}).addTo(mux)
 	mux.Handle("/", s)

@@ -30,6 +30,19 @@ type tokenAPI struct {
 	tokens *auth.Tokens
 	config Config
 	log    zerolog.Logger
+	sees   func(r *http.Request, share int) bool // as the door's
+}
+
+// configFor has only the shares that who makes r may know of.
+func (api *tokenAPI) configFor(r *http.Request) Config {
+	c := api.config
+	c.Shares = nil
+	for i, share := range api.config.Shares {
+		if api.sees(r, i) {
+			c.Shares = append(c.Shares, share)
+		}
+	}
+	return c
 }
 
 // addTo puts the page and the API on mux.
@@ -128,7 +141,8 @@ func (api *tokenAPI) create(w http.ResponseWriter, r *http.Request, id auth.Iden
 	if wanted.Expires != nil {
 		t.Expires = *wanted.Expires
 	}
-	if err := api.config.canonicalScope(&t.Scope); err != nil {
+	config := api.configFor(r)
+	if err := config.canonicalScope(&t.Scope); err != nil {
 		writeError(w, http.StatusUnprocessableEntity, err.Error())
 		return
 	}
@@ -167,8 +181,8 @@ func (api *tokenAPI) page(w http.ResponseWriter, r *http.Request, id auth.Identi
 			ID: t.ID, Label: t.Label, Scope: scopeText(t.Scope), Created: t.Created, Expires: t.Expires, Expired: t.Expired(page.Now),
 		})
 	}
-	for i := range api.config.Shares {
-		page.Shares = append(page.Shares, api.config.Shares[i].Path)
+	for _, share := range api.configFor(r).Shares {
+		page.Shares = append(page.Shares, share.Path)
 	}
 	page.ServeHTTP(w, r)
 }

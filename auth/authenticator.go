@@ -65,6 +65,13 @@ func (a *Authenticator) Hashed() int64 { return a.gate.hashed.Load() }
 // Waiting is how many passwords wait to be verified.
 func (a *Authenticator) Waiting() int64 { return a.gate.waiting.Load() }
 
+// Hashing is how many passwords are being verified.
+func (a *Authenticator) Hashing() int { return len(a.gate.slots) }
+
+// Unhashed is how many passwords were not verified, because as many as may were
+// waiting.
+func (a *Authenticator) Unhashed() int64 { return a.gate.refused.Load() }
+
 // A Reason says in one word, for a log, why a request was refused.
 type Reason string
 

@@ -332,12 +332,15 @@ func TestFewAreHashedAtOnceAndFewWait(t *testing.T) {
 			ask(i)
 		}
 		synctest.Wait()
-		if n := a.gate.waiting.Load(); n != maxQueue || a.Hashed() != 0 {
-			t.Errorf("%d wait, %d were hashed", n, a.Hashed())
+		if a.Waiting() != maxQueue || a.Hashed() != 0 || a.Hashing() != cap(a.gate.slots) || a.Unhashed() != 0 {
+			t.Errorf("%d wait, %d are hashed, %d were, %d were refused", a.Waiting(), a.Hashing(), a.Hashed(), a.Unhashed())
 		}
 		ask(maxQueue)
 		if got := <-answers; got != "503 busy" {
 			t.Errorf("one too many: %s", got)
+		}
+		if a.Waiting() != maxQueue || a.Unhashed() != 1 {
+			t.Errorf("after one too many %d wait, %d were refused", a.Waiting(), a.Unhashed())
 		}
 		for range cap(a.gate.slots) {
 			a.gate.leave()
@@ -347,7 +350,7 @@ func TestFewAreHashedAtOnceAndFewWait(t *testing.T) {
 				t.Errorf("one who waited: %s", got)
 			}
 		}
-		if len(a.gate.slots) != 0 || a.gate.waiting.Load() != 0 {
+		if a.Hashing() != 0 || a.Waiting() != 0 || a.Unhashed() != 1 {
 			t.Error("the gate is not empty")
 		}
 	})

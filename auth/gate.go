@@ -19,6 +19,7 @@ var errBusy = errors.New("too many passwords to verify")
 type gate struct {
 	slots   chan struct{}
 	waiting atomic.Int64
+	refused atomic.Int64 // who found the queue full
 	hashed  atomic.Int64 // verifications so far
 }
 
@@ -35,6 +36,7 @@ func (g *gate) enter(ctx context.Context) error {
 	}
 	if g.waiting.Add(1) > maxQueue {
 		g.waiting.Add(-1)
+		g.refused.Add(1)
 		return errBusy
 	}
 	defer g.waiting.Add(-1)

@@ -119,6 +119,37 @@ func (p *pattern) step(s states, component string) states {
 // covers says whether a match is complete.
 func (p *pattern) covers(s states) bool { return s&(1<<len(p.parts)) != 0 }
 
+// includes says that p covers every name that q covers. It may say no where that
+// is so, but never yes where it is not.
+func (p *pattern) includes(q *pattern) bool {
+	s := p.start()
+	for _, word := range q.parts {
+		if p.covers(s) {
+			return true
+		}
+		s = p.stepOver(s, word)
+	}
+	return p.covers(s)
+}
+
+// stepOver is step for whatever word matches: where matches stand for certain.
+func (p *pattern) stepOver(s states, word part) states {
+	if word.kind == literal {
+		return p.step(s, word.text)
+	}
+	var next states
+	for i, own := range p.parts {
+		switch {
+		case s&(1<<i) == 0:
+		case own.kind == globs:
+			next |= 1 << i // after any number of components
+		case own.kind == glob && word.kind == glob && (own.text == "*" || own.text == word.text):
+			next |= 1 << (i + 1)
+		}
+	}
+	return p.closure(next)
+}
+
 // coverage says how a pattern stands to a name and to what is beneath.
 type coverage uint8
 

@@ -195,6 +195,42 @@ func (v *View) Uniform(name string) bool {
 	return true
 }
 
+// SeesAnything says whether there is a right on any name, whether or not anything
+// has it. It may say yes where several rules together leave nothing, but never no
+// where something is left.
+func (v *View) SeesAnything() bool {
+	if v.everything {
+		return v.scope.mask != 0
+	}
+	for i, c := range v.rules {
+		for j := range c.paths {
+			if c.allow&v.scope.mask != 0 && v.reaches(i, &c.paths[j]) {
+				return true
+			}
+		}
+		if c.over(v.scope.dir) == covered {
+			return false // it decides all that is in the scope
+		}
+	}
+	return false
+}
+
+// reaches says whether p, of the rule with that number, decides about anything in
+// the scope, as far as can be said of the rules before one by one.
+func (v *View) reaches(rule int, p *pattern) bool {
+	if p.over(v.scope.dir) == apart {
+		return false
+	}
+	for _, before := range v.rules[:rule] {
+		for i := range before.paths {
+			if before.paths[i].includes(p) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // A Scope is what a token leaves of its user's rights.
 type Scope struct {
 	Shares []string `json:"shares,omitempty"` // by their paths in the server, as in "/films"; none means all

@@ -391,3 +391,61 @@ func BenchmarkRights(b *testing.B) {
 		}
 	}
 }
+
+// Whoever sees something is told so, and whoever a single rule shuts out is not.
+func TestSeesAnythingMissesNothing(t *testing.T) {
+	yes := 0
+	rapid.Check(t, func(t *rapid.T) {
+		list := rapid.SliceOfN(drawRule, 0, 4).Draw(t, "rules")
+		id := drawIdentity.Draw(t, "id")
+		rules, err := NewRules(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := false
+		everyName(".", 4, func(name string) { seen = seen || oracleRights(list, id, "/films", name) != 0 })
+		if !seen {
+			return
+		}
+		yes++
+		if !rules.For(id, "/films").SeesAnything() {
+			t.Fatal("says that there is nothing, but there is")
+		}
+	})
+	if yes == 0 {
+		t.Error("nobody saw anything")
+	}
+}
+
+func TestSeesAnythingSeesThePlainCases(t *testing.T) {
+	alice := Identity{Name: "alice"}
+	scoped := func(s Scope) Identity { return Identity{Name: "alice", Scope: &s} }
+	none := Rule{Users: []string{"*"}}
+	on := func(allow Right, paths ...string) Rule { return Rule{Users: []string{"alice"}, Paths: paths, Allow: allow} }
+	for _, test := range []struct {
+		name  string
+		id    Identity
+		rules []Rule
+		want  bool
+	}{
+		{"no rule of her", alice, []Rule{{Users: []string{"bob"}, Allow: RightsAll}}, false},
+		{"nothing", alice, []Rule{none}, false},
+		{"nothing first", alice, []Rule{none, on(RightsAll)}, false},
+		{"nothing in the end", alice, []Rule{on(RightsRead, "/deep/down"), none}, true},
+		{"nothing of just that", alice, []Rule{on(0, "/deep"), on(RightsAll, "/deep/down", "/deep/*/x")}, false},
+		{"nothing of it by globs", alice, []Rule{on(0, "/*/**"), on(RightsAll, "/a/b", "/x*/y")}, false},
+		{"more than that", alice, []Rule{on(0, "/deep"), on(RightsAll, "/deep/down", "/deeper")}, true},
+		{"a token of another share", scoped(Scope{Shares: []string{"/music"}}), []Rule{on(RightsAll)}, false},
+		{"a token that only reads what may only be made", scoped(Scope{}), []Rule{on(RightCreate)}, false},
+		{"a token of what is beside it", scoped(Scope{Path: "/here"}), []Rule{on(RightsAll, "/there")}, false},
+		{"a token of what is beneath", scoped(Scope{Path: "/here"}), []Rule{on(RightsAll, "/*/too")}, true},
+		{"a token of what is closed", scoped(Scope{Path: "/here"}), []Rule{on(0, "/h*"), on(RightsAll)}, false},
+	} {
+		if got := mustRules(t, test.rules...).For(test.id, "/films").SeesAnything(); got != test.want {
+			t.Errorf("%s: %v", test.name, got)
+		}
+	}
+	if !(*Rules)(nil).For(alice, "/films").SeesAnything() {
+		t.Error("without rules nothing is seen")
+	}
+}

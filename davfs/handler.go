@@ -167,7 +167,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	rq, err := h.guard(w, r, m)
 	if err == errOutsideShare {
-		if p, _, err := requestPath(r, h.policy); err == nil && h.parents.has(p) {
+		if p, _, err := requestPath(r, h.policy); err == nil && h.parents.has(r, p) {
 			return h.parents.serve(w, r)
 		}
 	}

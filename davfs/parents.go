@@ -15,18 +15,28 @@ type Parents struct {
 	site     Site
 	shares   Prefixes
 	writable bool
+	sees     func(r *http.Request, share int) bool // nil: everybody sees all
 }
 
 // NewParents returns the collections above shares. writable says that there is
-// one among them that can be written to.
-func NewParents(site Site, shares Prefixes, writable bool) *Parents {
-	return &Parents{site: site, shares: shares, writable: writable}
+// one among them that can be written to; sees, whether who makes a request may
+// know of the share with that number: where there is no other, there is no way to
+// it either. Nil lets everybody know of all.
+func NewParents(site Site, shares Prefixes, writable bool, sees func(r *http.Request, share int) bool) *Parents {
+	return &Parents{site: site, shares: shares, writable: writable, sees: sees}
 }
 
-// has says whether p is above a share.
-func (s *Parents) has(p Path) bool {
-	return slices.ContainsFunc(s.shares, p.Contains)
+// has says whether p is above a share that who makes r may know of.
+func (s *Parents) has(r *http.Request, p Path) bool {
+	for i, share := range s.shares {
+		if p.Contains(share) && s.shows(r, i) {
+			return true
+		}
+	}
+	return false
 }
+
+func (s *Parents) shows(r *http.Request, share int) bool { return s.sees == nil || s.sees(r, share) }
 
 // ServeHTTP answers OPTIONS and PROPFIND of the collections above the shares,
 // OPTIONS of "*", and everything else with 404 or 405.
@@ -45,7 +55,7 @@ func (s *Parents) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if !s.has(p) {
+	if !s.has(r, p) && !p.IsRoot() {
 		return errOutsideShare
 	}
 	switch r.Method {
@@ -95,7 +105,7 @@ func (s *Parents) propfind(w http.ResponseWriter, r *http.Request, p Path) error
 		writeParent(out, front.prefix, p, ask)
 	}
 	if d == depthOne {
-		for _, child := range s.children(p) {
+		for _, child := range s.children(r, p) {
 			writeParent(out, front.prefix, child, ask)
 		}
 	}
@@ -103,12 +113,13 @@ func (s *Parents) propfind(w http.ResponseWriter, r *http.Request, p Path) error
 	return nil
 }
 
-// children are the next names on the way to the shares.
-func (s *Parents) children(p Path) []Path {
+// children are the next names on the way to the shares that who makes r may know
+// of.
+func (s *Parents) children(r *http.Request, p Path) []Path {
 	var children []Path
-	for _, share := range s.shares {
+	for i, share := range s.shares {
 		below, ok := share.below(p)
-		if !ok || below.IsRoot() {
+		if !ok || below.IsRoot() || !s.shows(r, i) {
 			continue
 		}
 		name, _, _ := strings.Cut(below.Name(), "/")

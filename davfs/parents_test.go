@@ -1,7 +1,9 @@
 package davfs
 
 import (
+	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -9,7 +11,7 @@ import (
 func TestParentsLeadToTheShares(t *testing.T) {
 	shares, err := NewPrefixes("/a/one", "/a/two", "/b%20c")
 	mustDo(t, err)
-	s := &share{t: t, Server: httptest.NewServer(NewParents(Site{}, shares, true))}
+	s := &share{t: t, Server: httptest.NewServer(NewParents(Site{}, shares, true, nil))}
 	t.Cleanup(s.Close)
 	for path, want := range map[string]string{"/": "/ /a/ /b%20c/", "/a": "/a/ /a/one/ /a/two/"} {
 		for _, body := range []string{"", allprop, named("D:resourcetype", "D:getetag")} {
@@ -33,6 +35,35 @@ func TestParentsLeadToTheShares(t *testing.T) {
 		}
 	}
 	s.want(403, "PROPFIND", "/", "")
+}
+
+// Of a share that somebody may not know of nothing is said, nor is there a way to
+// it.
+func TestParentsTellOfNoOtherShare(t *testing.T) {
+	shares, err := NewPrefixes("/a/one", "/a/two", "/b/c")
+	mustDo(t, err)
+	visible := func(r *http.Request, share int) bool { return strings.Contains(r.Header.Get("Sees"), strconv.Itoa(share)) }
+	s := &share{t: t, Server: httptest.NewServer(NewParents(Site{}, shares, true, visible))}
+	t.Cleanup(s.Close)
+	for _, test := range []struct{ sees, path, want string }{
+		{"012", "/", "/ /a/ /b/"},
+		{"012", "/a", "/a/ /a/one/ /a/two/"},
+		{"1", "/", "/ /a/"},
+		{"1", "/a", "/a/ /a/two/"},
+		{"2", "/", "/ /b/"},
+		{"", "/", "/"},
+	} {
+		got := s.want(207, "PROPFIND", test.path, "", "Depth: 1", "Sees: "+test.sees)
+		if hrefs := parseListing(t, got.body).hrefs(); hrefs != test.want {
+			t.Errorf("%s, who sees %q: got %s, want %s", test.path, test.sees, hrefs, test.want)
+		}
+	}
+	for _, method := range []string{"PROPFIND", "OPTIONS", "GET", "PUT", "MKCOL"} {
+		hidden, none := s.do(method, "/a", "", "Sees: 2", "Depth: 1"), s.do(method, "/z", "", "Sees: 2", "Depth: 1")
+		if hidden.status != none.status || hidden.body != none.body {
+			t.Errorf("%s of the way to what is hidden: %d %s; of nothing: %d %s", method, hidden.status, hidden.body, none.status, none.body)
+		}
+	}
 }
 
 func TestHandlerAnswersAboveItsPrefix(t *testing.T) {
