@@ -421,7 +421,9 @@ func TestSeesAnythingSeesThePlainCases(t *testing.T) {
 	alice := Identity{Name: "alice"}
 	scoped := func(s Scope) Identity { return Identity{Name: "alice", Scope: &s} }
 	none := Rule{Users: []string{"*"}}
-	on := func(allow Right, paths ...string) Rule { return Rule{Users: []string{"alice"}, Paths: paths, Allow: allow} }
+	on := func(allow Right, paths ...string) Rule {
+		return Rule{Users: []string{"alice"}, Paths: paths, Allow: allow}
+	}
 	for _, test := range []struct {
 		name  string
 		id    Identity

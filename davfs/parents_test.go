@@ -42,7 +42,9 @@ func TestParentsLeadToTheShares(t *testing.T) {
 func TestParentsTellOfNoOtherShare(t *testing.T) {
 	shares, err := NewPrefixes("/a/one", "/a/two", "/b/c")
 	mustDo(t, err)
-	visible := func(r *http.Request, share int) bool { return strings.Contains(r.Header.Get("Sees"), strconv.Itoa(share)) }
+	visible := func(r *http.Request, share int) bool {
+		return strings.Contains(r.Header.Get("Sees"), strconv.Itoa(share))
+	}
 	s := &share{t: t, Server: httptest.NewServer(NewParents(Site{}, shares, true, visible))}
 	t.Cleanup(s.Close)
 	for _, test := range []struct{ sees, path, want string }{
