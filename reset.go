@@ -46,13 +46,16 @@ func reset(e env, args []string) error {
 		return err
 	}
 	err = l.discard()
+	if err == nil {
+		fmt.Fprintf(e.stdout, "share %s: what was changed is gone\n", s.layers.Path)
+		err = l.clear(context.Background())
+	}
 	if errors.Is(err, overlay.ErrInUse) {
 		return &hintError{s.named(err), "or have the running server do it: POST " + resetPath + " with {\"share\": ..., \"user\": ...} as JSON"}
 	}
 	if err != nil {
 		return s.named(err)
 	}
-	fmt.Fprintf(e.stdout, "share %s: what was changed is gone\n", s.layers.Path)
 	return nil
 }
 
@@ -120,22 +123,116 @@ func (s *share) checkReset(user string) error {
 	return nil
 }
 
-// discard throws away what was changed. An upper of a user's own goes with it,
-// and is made anew by his next request.
+// discard throws away what was changed: takes it out of sight, for clear to
+// delete. An upper of a user's own goes with it, and is made anew by his next
+// request.
 func (l *layers) discard() error {
 	if _, err := os.Stat(l.Upper); errors.Is(err, fs.ErrNotExist) {
-		return nil // nothing was changed, or a crash came after it was thrown away: the next start sweeps
+		return nil // nothing was changed, or all is thrown away already
 	}
 	if _, err := os.Stat(l.Work); errors.Is(err, fs.ErrNotExist) && l.makeWork {
 		if err := os.Mkdir(l.Work, 0o700); err != nil {
 			return err
 		}
 	}
-	if err := overlay.Discard(l.Upper, l.Work, !l.ofUser); err != nil || !l.ofUser {
+	return l.discarding().Discard()
+}
+
+func (l *layers) discarding() overlay.Discarding {
+	return overlay.Discarding{Upper: l.Upper, Work: l.Work, Anew: !l.ofUser}
+}
+
+// clear deletes what was discarded, however long that takes, and then what
+// belonged to an upper of a user's own.
+func (l *layers) clear(ctx context.Context) error {
+	if err := l.discarding().Delete(ctx); err != nil {
 		return err
 	}
-	_ = os.Remove(filepath.Dir(l.Upper)) // it stays where another share has something in it
+	return l.clearWork()
+}
+
+// clearWork removes the work directory, and the one above, of a user who has no
+// upper.
+func (l *layers) clearWork() error {
+	if !l.ofUser {
+		return nil
+	}
+	if err := l.discarding().RemoveWork(); err != nil {
+		return err
+	}
+	_ = os.Remove(filepath.Dir(l.Work))  // it stays where another share
+	_ = os.Remove(filepath.Dir(l.Upper)) // has something in it, or he has come meanwhile
 	return nil
+}
+
+// isDiscarded says whether something waits to be deleted.
+func (l *layers) isDiscarded() bool {
+	_, err := os.Stat(filepath.Join(l.Work, "overdav/discarded"))
+	return err == nil
+}
+
+// A clearer deletes in the background what was discarded in the uppers of a
+// share, one after the other: nobody waits for it.
+type clearer struct {
+	running sync.WaitGroup
+	turn    sync.Mutex
+	ctx     context.Context
+	stop    context.CancelFunc
+}
+
+func newClearer() *clearer {
+	c := new(clearer)
+	c.ctx, c.stop = context.WithCancel(context.Background())
+	return c
+}
+
+// clearLater has what was discarded of a user, or of what all users share,
+// deleted.
+func (s *share) clearLater(user string) {
+	c := s.clearer
+	c.running.Go(func() {
+		c.turn.Lock()
+		defer c.turn.Unlock()
+		if err := s.clearNow(c.ctx, user); err != nil && c.ctx.Err() == nil {
+			s.log.Error().Err(s.named(err)).Str(keyUser, user).Msg("what was discarded is not deleted")
+		}
+	})
+}
+
+// clearNow deletes what was discarded. Meanwhile the user may come again: his work
+// directory is looked at when nobody can, and stays if he has.
+func (s *share) clearNow(ctx context.Context, user string) error {
+	l, err := s.layers.of(user)
+	if err != nil {
+		return err
+	}
+	if err := l.discarding().Delete(ctx); err != nil || !l.ofUser {
+		return err
+	}
+	if _, err := os.Stat(l.Upper); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	err = s.trees.whileClosed(ctx, user, l.clearWork)
+	if errors.Is(err, errInUse) {
+		return nil // he has come, and has an upper
+	}
+	return err
+}
+
+// clearLeft deletes what servers before this one discarded and did not delete: of
+// users who have no upper, since those who have are looked at when they come.
+func (s *share) clearLeft() {
+	users, err := s.layers.usersWith(func(l *layers) bool {
+		_, noUpper := os.Stat(l.Upper)
+		_, err := os.Stat(filepath.Join(l.Work, "overdav"))
+		return errors.Is(noUpper, fs.ErrNotExist) && err == nil
+	})
+	if err != nil {
+		s.log.Error().Err(s.named(err)).Msg("what was discarded is not looked for")
+	}
+	for _, user := range users {
+		s.clearLater(user)
+	}
 }
 
 // reset throws away what was changed, of a user or in the share, while it is
@@ -148,7 +245,11 @@ func (s *share) reset(ctx context.Context, user string) error {
 	if err != nil {
 		return err
 	}
-	return s.trees.whileClosed(ctx, user, l.discard)
+	if err := s.trees.whileClosed(ctx, user, l.discard); err != nil {
+		return err
+	}
+	s.clearLater(user)
+	return nil
 }
 
 // resetPath is where a server is asked to reset.
@@ -242,15 +343,21 @@ func (l *layers) lastUse() (time.Time, error) {
 
 // users are those who have an upper.
 func (l *layers) users() (users []string, err error) {
+	return l.usersWith(func(own *layers) bool {
+		_, err := os.Stat(own.Upper)
+		return err == nil
+	})
+}
+
+// usersWith are those who have a directory, and layers of which that is true.
+func (l *layers) usersWith(is func(own *layers) bool) (users []string, err error) {
 	entries, err := os.ReadDir(l.usersDir())
 	for _, e := range entries {
 		if !isUserName(e.Name()) {
 			continue
 		}
-		if own, err := l.of(e.Name()); err == nil && own.Upper != "" {
-			if _, err := os.Stat(own.Upper); err == nil {
-				users = append(users, e.Name())
-			}
+		if own, err := l.of(e.Name()); err == nil && own.Upper != "" && is(own) {
+			users = append(users, e.Name())
 		}
 	}
 	return users, err
@@ -283,6 +390,9 @@ func (s *share) expire(ctx context.Context, ttl time.Duration) error {
 			s.log.Info().Str(keyPath, s.layers.Path).Str(keyUser, user).Msg("upper expired")
 			return l.discard()
 		})
+		if err == nil {
+			s.clearLater(user)
+		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

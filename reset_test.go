@@ -9,6 +9,50 @@ import (
 	"time"
 )
 
+// The answer comes when the old upper is out of sight, not when it is deleted; and
+// what a server left of it the next one deletes, whether or not the user comes.
+func TestResetDoesNotWaitForTheDeleting(t *testing.T) {
+	s, users := userShare(t, nil)
+	h := resetServer(s, true)
+	discarded := func(user string) string { return filepath.Join(users, user, "work/overdav/discarded") }
+	s.clearer.turn.Lock() // as if it had much to delete
+	for _, user := range []string{"alice", "bob"} {
+		wantAs(t, h, 204, user, "PUT", "/a", user, "")
+		wantAs(t, h, 204, user, "POST", resetPath, `{"share": "/", "user": "`+user+`"}`, "", "Content-Type", "application/json")
+		if entries, err := os.ReadDir(discarded(user)); err != nil || len(entries) != 1 {
+			t.Errorf("of %s waits %v (%v), want one tree", user, entries, err)
+		}
+	}
+	wantAs(t, h, 200, "alice", "GET", "/a", "", "lower")
+	wantAs(t, h, 204, "alice", "PUT", "/a", "anew", "")
+	wantAs(t, h, 204, "alice", "POST", resetPath, `{"share": "/", "user": "alice"}`, "", "Content-Type", "application/json")
+	wantAs(t, h, 204, "alice", "PUT", "/a", "once more", "")
+	s.clearer.stop()
+	s.clearer.turn.Unlock()
+	s.clearer.running.Wait()
+
+	for _, user := range []string{"alice", "bob"} { // a server that ended left all
+		if _, err := os.Stat(discarded(user)); err != nil {
+			t.Errorf("of %s nothing is left: %v", user, err)
+		}
+	}
+	s.clearer = newClearer()
+	s.clearLeft()
+	s.clearer.running.Wait()
+	if _, err := os.Stat(filepath.Join(users, "bob")); !os.IsNotExist(err) {
+		t.Errorf("of bob is left: %v", err)
+	}
+	if err := s.trees.whileClosed(t.Context(), "alice", func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	wantAs(t, s, 200, "alice", "GET", "/a", "", "once more")
+	s.clearer.running.Wait()
+	if _, err := os.Stat(discarded("alice")); !os.IsNotExist(err) {
+		t.Errorf("of alice is left: %v", err)
+	}
+	wantAs(t, s, 200, "alice", "GET", "/a", "", "once more")
+}
+
 // resetServer is a share with the API before it; who is not "" gives a name.
 func resetServer(s *share, asks bool) http.Handler {
 	d := &door{log: discardLog()}
@@ -47,6 +91,10 @@ func TestResetThrowsAwayWhatAUserChanged(t *testing.T) {
 	wantAs(t, h, 200, "alice", "GET", "/a", "", "alice")
 
 	wantAs(t, h, 204, "alice", "POST", resetPath, ofAlice, "", "Content-Type", "application/json")
+	if _, err := os.Stat(filepath.Join(users, "alice/upper")); !os.IsNotExist(err) {
+		t.Errorf("of alice's upper is left: %v", err)
+	}
+	s.clearer.running.Wait()
 	if _, err := os.Stat(filepath.Join(users, "alice")); !os.IsNotExist(err) {
 		t.Errorf("of alice is left: %v", err)
 	}

@@ -24,15 +24,17 @@ type share struct {
 	log    zerolog.Logger
 	gate   *gate // what uses the layers' disks goes through it
 	trees  *pool
-	quota  atomic.Int64 // of each upper
-	ttl    atomic.Int64 // a time.Duration
+	// clearer deletes what was discarded.
+	clearer *clearer
+	quota   atomic.Int64 // of each upper
+	ttl     atomic.Int64 // a time.Duration
 
 	metrics *metrics      // nil: nothing is counted
 	errors  atomic.Uint64 // requests that failed by our fault
 }
 
 func newShare(l *layers, c Config, log zerolog.Logger) *share {
-	s := &share{layers: l, config: c, log: log, others: othersThan(l.Path, c), gate: newGate(c.Limits)}
+	s := &share{layers: l, config: c, log: log, others: othersThan(l.Path, c), gate: newGate(c.Limits), clearer: newClearer()}
 	s.trees = newPool(s.openTree, 0, 0, log)
 	s.configure(l.ShareConfig)
 	return s
@@ -85,7 +87,11 @@ func (s *share) openTree(user string) (*tree, error) {
 	}
 	l := *shared
 	l.Quota = ByteSize(s.quota.Load())
-	return openTree(&l, s)
+	t, err := openTree(&l, s)
+	if err == nil && !l.readOnly() && l.isDiscarded() {
+		s.clearLater(user) // what a server before this one left
+	}
+	return t, err
 }
 
 // refuse answers a request whose tree cannot be had.
@@ -110,7 +116,11 @@ func (s *share) refuse(w http.ResponseWriter, r *http.Request, err error) {
 // whether the lowers can be read and whether there is a place for uppers.
 func (s *share) open() error {
 	if s.layers.perUser() {
-		return s.named(s.layers.tryLowers())
+		err := s.layers.tryLowers()
+		if err == nil && !s.layers.readOnly() {
+			s.clearer.running.Go(s.clearLeft)
+		}
+		return s.named(err)
 	}
 	slot, err := s.trees.acquire(context.Background(), "")
 	if err == nil {
@@ -119,7 +129,14 @@ func (s *share) open() error {
 	return s.named(err)
 }
 
-func (s *share) close() error { return s.named(s.trees.stop()) }
+// close closes all trees. What is being deleted stays as far as it is: a later
+// start deletes the rest.
+func (s *share) close() error {
+	s.clearer.stop()
+	err := s.trees.stop()
+	s.clearer.running.Wait()
+	return s.named(err)
+}
 
 // named says whose error err is.
 func (s *share) named(err error) error {

@@ -1,57 +1,133 @@
 package overlay
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
+	"time"
 
 	"overdav/overlay/internal/at"
 )
 
-// Discard throws away everything that is in upper: the tree is that of the
-// lowers again. With anew an empty upper stands in its place at every moment;
-// without, upper and work are gone afterwards. Nobody may serve it:
+// A Discarding throws away everything that is in an upper: the tree is that of the
+// lowers again. With Anew an empty upper stands in its place at every moment;
+// without, upper and in the end work are gone. Nobody may serve them.
+//
+// It takes three calls, because the first alone is what anybody waits for:
+// Discard takes the old upper out of sight, however large it is; Delete deletes
+// it; without Anew RemoveWork then removes work. What nobody got round to, because
+// of a crash or otherwise, a later Delete and RemoveWork do.
+type Discarding struct {
+	Upper, Work string
+	Anew        bool
+	Hook        at.Hook // for tests, as Options.Hook
+}
+
+// discardedDir is in stagingDir, and holds what is discarded and not deleted yet,
+// each under a name that no other ever had.
+const discardedDir = "discarded"
+
+// Discard takes the old upper out of sight:
 //
 //  1. The locks of upper and work are taken, and the kernel is asked.
-//  2. Staging is swept, as at a start.
-//  3. With anew, an empty upper is made in staging. A crash leaves it to the
-//     next sweep.
-//  4. It changes places with upper; without anew, upper goes to staging. Before,
-//     nothing is lost; after, all is discarded, and the next sweep deletes it.
-//  5. What staging keeps of the old tree is removed: tags, clients' locks. After
+//  2. With Anew, an empty upper is made where it is to be discarded to. A crash
+//     leaves it to Delete.
+//  3. It changes places with upper; without Anew, upper goes there. Before,
+//     nothing is lost; after, all is discarded.
+//  4. What staging keeps of the old tree is removed: tags, clients' locks. After
 //     a crash before, they are of files that there are no more.
-//  6. The old upper is deleted, and without anew work.
+//  5. The guard of a crashed server goes.
 //
 // Errors: ErrInUse; an interrupted move that only a start can finish.
-func Discard(upper, work string, anew bool) error {
-	d, err := openDiscard(upper, work)
+func (g Discarding) Discard() error {
+	d, err := g.open()
 	if err != nil {
 		return err
 	}
 	defer d.close()
-	if err := sweep(d.s); err != nil {
-		return layersError("work %q: %w", d.plan.work, err)
+	if err := d.take(g.Anew); err != nil {
+		return layersError("upper %q: %w", d.plan.upper, hostError(err))
 	}
-	parent, err := at.OpenRW(filepath.Dir(d.plan.upper), nil)
+	if err := errors.Join(d.forget(), removeGuard(d.work)); err != nil {
+		return layersError("work %q: what was discarded is not all forgotten: %w", d.plan.work, err)
+	}
+	return nil
+}
+
+// Delete deletes what was discarded, until ctx is done. Upper may be served
+// meanwhile, and others may delete as well. Nothing there is no error.
+func (g Discarding) Delete(ctx context.Context) error {
+	s, err := g.openStagingDir()
+	if s == nil || err != nil {
+		return err
+	}
+	defer s.Close()
+	gone, err := s.OpenRWDir(discardedDir)
 	if err != nil {
-		return layersError("upper %q: %w", d.plan.upper, err)
+		return missingOK(err)
+	}
+	defer gone.Close()
+	names, err := readNames(&gone.Dir)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := removeTreeUntil(ctx, gone, n.name); err != nil {
+			return layersError("work %q: what was discarded is not all deleted: %w", g.Work, err)
+		}
+	}
+	return goneOK(rmdirEmpty(s, discardedDir))
+}
+
+// RemoveWork removes work, if there is no upper to which it belongs and Delete has
+// left nothing in it.
+// Errors: ErrInUse.
+func (g Discarding) RemoveWork() error {
+	s, err := g.openStagingDir()
+	if s == nil || err != nil {
+		return err
+	}
+	defer s.Close()
+	lock, err := s.Lock(lockName)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("%w: %q", ErrInUse, g.Work)
+	}
+	if err != nil {
+		return layersError("work %q: %w", g.Work, hostError(err))
+	}
+	defer lock.Close()
+	var st at.Stat
+	if _, err := os.Lstat(g.Upper); !errors.Is(err, fs.ErrNotExist) {
+		return err // somebody has made one since
+	}
+	if err := s.Stat(discardedDir, &st); !at.IsMissing(err) {
+		return err
+	}
+	parent, err := at.OpenRW(filepath.Dir(g.Work), g.Hook)
+	if err != nil {
+		return layersError("work %q: %w", g.Work, err)
 	}
 	defer parent.Close()
-	if err := d.take(parent, filepath.Base(d.plan.upper), anew); err != nil {
-		return layersError("upper %q: %w", d.plan.upper, err)
+	return removeTree(parent, filepath.Base(g.Work))
+}
+
+// openStagingDir opens <workdir>/overdav; nil when there is none.
+func (g Discarding) openStagingDir() (*at.RWDir, error) {
+	work, err := at.OpenRW(g.Work, g.Hook)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	if err := errors.Join(d.forget(), sweep(d.s), removeGuard(d.work)); err != nil {
-		return layersError("work %q: what was discarded is not all deleted: %w", d.plan.work, err)
-	}
-	if anew {
-		return nil
-	}
-	inner, err := at.OpenRW(filepath.Dir(d.plan.work), nil)
 	if err != nil {
-		return layersError("work %q: %w", d.plan.work, err)
+		return nil, layersError("work %q: %w", g.Work, err)
 	}
-	defer inner.Close()
-	return removeTree(inner, filepath.Base(d.plan.work))
+	defer work.Close()
+	s, err := work.OpenRWDir(stagingDir)
+	return s, missingOK(err)
 }
 
 // A discard is an upper about to be discarded, taken.
@@ -61,20 +137,21 @@ type discard struct {
 	work  *at.RWDir
 	s     *staging
 	locks []*at.File
+	hook  at.Hook
 }
 
-func openDiscard(upper, work string) (d *discard, err error) {
-	d = &discard{plan: &plan{mounts: readMounts()}}
+func (g Discarding) open() (d *discard, err error) {
+	d = &discard{plan: &plan{mounts: readMounts()}, hook: g.Hook}
 	defer func() {
 		if err != nil {
 			d.close()
 		}
 	}()
-	u, err := d.plan.look("upper", upper)
+	u, err := d.plan.look("upper", g.Upper)
 	if err != nil {
 		return d, err
 	}
-	w, err := d.plan.look("work", work)
+	w, err := d.plan.look("work", g.Work)
 	if err != nil {
 		return d, err
 	}
@@ -82,10 +159,10 @@ func openDiscard(upper, work string) (d *discard, err error) {
 	if err := refuseApart(u, w); err != nil {
 		return d, err
 	}
-	if d.upper, err = at.OpenRW(u.path, nil); err != nil {
+	if d.upper, err = at.OpenRW(u.path, g.Hook); err != nil {
 		return d, layersError("upper %q: %w", u.path, err)
 	}
-	if d.work, err = at.OpenRW(w.path, nil); err != nil {
+	if d.work, err = at.OpenRW(w.path, g.Hook); err != nil {
 		return d, layersError("work %q: %w", w.path, err)
 	}
 	if err := d.lock(d.upper.LockDir); err != nil {
@@ -124,41 +201,53 @@ func (d *discard) close() {
 	}
 }
 
-// take takes upper, which is name in parent, out of sight.
-func (d *discard) take(parent *at.RWDir, name string, anew bool) error {
-	gone := d.s.newName()
+// take takes upper out of sight.
+func (d *discard) take(anew bool) error {
+	parent, err := at.OpenRW(filepath.Dir(d.plan.upper), d.hook)
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	gone, err := openMade(d.s.dir, discardedDir)
+	if err != nil {
+		return err
+	}
+	defer gone.Close()
+	old, name := filepath.Base(d.plan.upper), strconv.FormatInt(time.Now().UnixNano(), 36)
 	if anew {
-		if err := d.makeLike(gone); err != nil {
+		if err := d.makeLike(gone, name); err != nil {
 			return err
 		}
-		if err := d.s.tmp.Rename(gone, parent, name, at.RenameExchange); err != nil {
-			return hostError(err)
-		}
-	} else if err := parent.Rename(name, d.s.tmp, gone, at.RenamePlain); err != nil {
-		return hostError(err)
+		err = gone.Rename(name, parent, old, at.RenameExchange)
+	} else {
+		err = parent.Rename(old, gone, name, at.RenamePlain)
 	}
-	return errors.Join(parent.Sync(), d.s.tmp.Sync())
+	if err != nil {
+		return err
+	}
+	// What made gone itself last is a sync of the directory it is in.
+	return errors.Join(parent.Sync(), gone.Sync(), d.s.dir.Sync())
 }
 
-// makeLike makes the directory name in staging with the permissions of upper.
-func (d *discard) makeLike(name string) error {
+// makeLike makes the directory name in dir with the permissions of upper.
+func (d *discard) makeLike(dir *at.RWDir, name string) error {
 	var st at.Stat
 	if err := d.upper.Stat(".", &st); err != nil {
 		return err
 	}
-	if err := d.s.tmp.Mkdir(name, 0o700); err != nil {
+	if err := dir.Mkdir(name, 0o700); err != nil {
 		return err
 	}
-	if err := d.s.tmp.Chown(name, int(st.UID), int(st.GID)); err != nil && !errors.Is(err, syscall.EPERM) { // a group that is not ours
+	if err := dir.Chown(name, int(st.UID), int(st.GID)); err != nil && !errors.Is(err, syscall.EPERM) { // a group that is not ours
 		return err
 	}
-	if err := d.s.tmp.Chmod(name, st.Mode&0o7777); err != nil {
+	if err := dir.Chmod(name, st.Mode&0o7777); err != nil {
 		return err
 	}
 	for _, acl := range []string{"system.posix_acl_access", aclDefault} {
 		value, err := d.upper.Getxattr(".", acl)
 		if err == nil {
-			err = d.s.tmp.Setxattr(name, acl, value)
+			err = dir.Setxattr(name, acl, value)
 		}
 		if err != nil && err != syscall.ENODATA && err != syscall.EOPNOTSUPP {
 			return err

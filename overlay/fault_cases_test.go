@@ -447,11 +447,12 @@ func TestEveryFaultKnowsEveryMethod(t *testing.T) {
 		"FS.Close",    // see TestEveryFaultOfEnd
 		"FS.SetQuota", // of numbers in memory
 		"FS.SetRoom",
+		"Discarding.Discard", "Discarding.Delete", "Discarding.RemoveWork", // see TestEveryFaultOfDiscard
 	})
 	for _, c := range faultCases() {
 		known = append(known, c.methods...)
 	}
-	for _, of := range []any{new(overlay.FS), new(overlay.File), new(overlay.Staged)} {
+	for _, of := range []any{new(overlay.FS), new(overlay.File), new(overlay.Staged), new(overlay.Discarding)} {
 		typ := reflect.TypeOf(of)
 		for i := range typ.NumMethod() {
 			if name := typ.Elem().Name() + "." + typ.Method(i).Name; !slices.Contains(known, name) {

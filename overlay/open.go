@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -402,6 +403,9 @@ func Unlock(upper, work string) error {
 		return err
 	}
 	if err := sweep(s); err != nil {
+		return err
+	}
+	if err := (Discarding{Upper: upper, Work: work}).Delete(context.Background()); err != nil {
 		return err
 	}
 	return removeGuard(w)

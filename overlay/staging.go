@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"context"
 	"errors"
 	"strconv"
 	"sync"
@@ -117,8 +118,14 @@ func (s *staging) purger() {
 }
 
 // removeTree removes name in d and everything in it. A directory that forbids
-// it is made to allow it: what is removed here, nobody sees.
+// it is made to allow it: what is removed here, nobody sees. Others may do the
+// same at the same time.
 func removeTree(d *at.RWDir, name string) error {
+	return removeTreeUntil(context.Background(), d, name)
+}
+
+// removeTreeUntil is removeTree, until ctx is done.
+func removeTreeUntil(ctx context.Context, d *at.RWDir, name string) error {
 	var st at.Stat
 	if err := d.Stat(name, &st); err != nil {
 		if at.IsMissing(err) {
@@ -127,21 +134,23 @@ func removeTree(d *at.RWDir, name string) error {
 		return err
 	}
 	if !st.IsDir() {
-		return d.Unlink(name)
+		return goneOK(d.Unlink(name))
 	}
 	if st.Mode&0o700 != 0o700 {
 		if err := d.Chmod(name, 0o700); err != nil {
-			return err
+			return goneOK(err)
 		}
 	}
-	if err := emptyDir(d, name); err != nil {
-		return err
+	if err := emptyDirUntil(ctx, d, name); err != nil {
+		return goneOK(err)
 	}
-	return d.Rmdir(name)
+	return goneOK(d.Rmdir(name))
 }
 
 // emptyDir removes everything in the directory name in d.
-func emptyDir(d *at.RWDir, name string) error {
+func emptyDir(d *at.RWDir, name string) error { return emptyDirUntil(context.Background(), d, name) }
+
+func emptyDirUntil(ctx context.Context, d *at.RWDir, name string) error {
 	inner, err := d.OpenRWDir(name)
 	if err != nil {
 		return err
@@ -152,16 +161,27 @@ func emptyDir(d *at.RWDir, name string) error {
 		return err
 	}
 	for _, n := range names {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if n.dtype != at.DTDir && n.dtype != at.DTUnknown {
-			err = inner.Unlink(n.name)
+			err = goneOK(inner.Unlink(n.name))
 		} else {
-			err = removeTree(inner, n.name)
+			err = removeTreeUntil(ctx, inner, n.name)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// goneOK takes what is gone already for removed.
+func goneOK(err error) error {
+	if errors.Is(err, syscall.ENOENT) {
+		return nil
+	}
+	return err
 }
 
 // A rawName is a name as a layer has it.
