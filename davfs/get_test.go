@@ -68,23 +68,23 @@ func TestWhatBrowsersAreToldOfFiles(t *testing.T) {
 		"a.js": "a", "a.css": "a", "a.json": "{}", "a": "<script>", "a.unknown": "<script>", "a.HTML": "<script>", "a.pdf": "a",
 	})
 	for _, test := range []struct {
-		name, kind        string
-		sandboxed, refers bool
+		name, kind string
+		refers     bool
 	}{
-		{"a.html", "text/html; charset=utf-8", true, true},
-		{"a.HTML", "text/html; charset=utf-8", true, true},
-		{"a.xhtml", "application/xhtml+xml", true, true},
-		{"a.svg", "image/svg+xml", true, true},
-		{"a.xml", "text/xml; charset=utf-8", true, true},
-		{"a.txt", "text/plain; charset=utf-8", true, true},
-		{"a.png", "image/png", true, false},
-		{"a.mp4", "video/mp4", true, false},
-		{"a.js", "text/javascript; charset=utf-8", true, true},
-		{"a.css", "text/css; charset=utf-8", true, true},
-		{"a.json", "application/json", true, false},
-		{"a", "application/octet-stream", true, false},
-		{"a.unknown", "application/octet-stream", true, false},
-		{"a.pdf", "application/pdf", false, true},
+		{"a.html", "text/html; charset=utf-8", true},
+		{"a.HTML", "text/html; charset=utf-8", true},
+		{"a.xhtml", "application/xhtml+xml", true},
+		{"a.svg", "image/svg+xml", true},
+		{"a.xml", "text/xml; charset=utf-8", true},
+		{"a.txt", "text/plain; charset=utf-8", true},
+		{"a.png", "image/png", false},
+		{"a.mp4", "video/mp4", false},
+		{"a.js", "text/javascript; charset=utf-8", true},
+		{"a.css", "text/css; charset=utf-8", true},
+		{"a.json", "application/json", false},
+		{"a", "application/octet-stream", false},
+		{"a.unknown", "application/octet-stream", false},
+		{"a.pdf", "application/pdf", true},
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
 			got := s.want(200, method, "/"+test.name, "").header
@@ -92,9 +92,6 @@ func TestWhatBrowsersAreToldOfFiles(t *testing.T) {
 				"Content-Type": test.kind, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
 				"Cross-Origin-Resource-Policy": "same-origin", "Content-Disposition": "", "Access-Control-Allow-Origin": "",
 				"Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'",
-			}
-			if !test.sandboxed {
-				want["Content-Security-Policy"] = ""
 			}
 			if !test.refers {
 				want["Referrer-Policy"] = ""

@@ -105,5 +105,31 @@ func TestBrowserRunsNothingOfTheShare(t *testing.T) {
 			t.Errorf("%s in a browser is\n%s", name, page)
 		}
 	}
+
+	// The browser's own viewer is not kept from showing what it would show anyway.
+	without := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/pdf")
+		_, _ = w.Write([]byte(onePage)) // the browser complains
+	}))
+	defer without.Close()
+	s.must(http.StatusCreated, "PUT", "paper.pdf", onePage)
+	viewer := func(url string) string {
+		page := browse(t, url)
+		return page[max(strings.Index(page, "<html "), 0):] // it has attributes; a page of ours, or about an error, has others
+	}
+	if got, want := viewer(s.url("paper.pdf")), viewer(without.URL+"/paper.pdf"); got != want {
+		t.Errorf("a PDF in a browser is\n%s\nand elsewhere\n%s", got, want)
+	}
 	s.stop()
 }
+
+// onePage is a PDF of one red page; readers find the objects without a table.
+const onePage = `%PDF-1.4
+1 0 obj << /Type /Catalog /Pages 2 0 R >> endobj
+2 0 obj << /Type /Pages /Kids [3 0 R] /Count 1 >> endobj
+3 0 obj << /Type /Page /Parent 2 0 R /MediaBox [0 0 400 300] /Contents 4 0 R >> endobj
+4 0 obj << /Length 27 >> stream
+1 0 0 rg 0 0 400 300 re f
+endstream endobj
+trailer << /Size 5 /Root 1 0 R >>
+%%EOF`
