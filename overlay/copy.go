@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"syscall"
 
 	"overdav/overlay/internal/at"
@@ -20,7 +21,7 @@ type CopyOptions struct {
 // can, and then shown. Permissions but setuid and setgid, times, attributes and
 // holes are copied; the copy is its maker's. Symlinks are copied as links, hard
 // links as files; FIFOs, sockets and devices are left out. The copy of a file
-// has its entity tag.
+// has its entity tag; so has a file in a copied directory, if it has attributes.
 //
 // Errors: ENOENT; EEXIST without Overwrite; EINVAL onto itself, into itself or
 // over what it is in. Whatever goes wrong, dst is as it was.
@@ -39,8 +40,7 @@ func (fsys *FS) copy(src, dst string, o CopyOptions) error {
 		return err
 	}
 	defer staged.close()
-	c := copier{fsys: fsys, shallow: o.Shallow}
-	if err := c.copyTop(from, staged, isDir); err != nil {
+	if err := fsys.copyToStaging(from, staged, isDir, o.Shallow); err != nil {
 		return err
 	}
 	for range maxRaces {
@@ -173,92 +173,104 @@ func (fsys *FS) showDirCopy(t *txn, p place, here presence, staged *temp, e *ent
 	return nil
 }
 
-// A copier makes copies in staging. One of a tree opens each directory once, and
-// reaches from there what is in it.
-type copier struct {
-	fsys    *FS
-	shallow bool
-	buf     []byte       // for small files
-	names   []byte       // for the names of attributes
-	tags    []writtenTag // of copies, not written down yet
-}
-
-// copyTop copies what the merged path shows to a name in staging:
+// copyToStaging copies what the merged path shows to a name in staging:
 //
 //  1. The object is copied with everything in it. Of a tree nothing is synced.
 //  2. A file is synced while it is open; for a tree, all that was written to
 //     upper's file system is, at once: a sync of each file takes minutes.
 //
 // A crash leaves it to the sweep.
-func (c *copier) copyTop(path string, to *temp, isDir bool) error {
-	if err := c.copyPath(path, to, true); err != nil {
+func (fsys *FS) copyToStaging(path string, to *temp, isDir, shallow bool) error {
+	tree := newTreeCopy(fsys, shallow)
+	if err := tree.run(path, to); err != nil {
 		return err
 	}
-	c.keepTags()
 	switch {
-	case !isDir || c.fsys.durability == DurabilityNone:
+	case !isDir || fsys.durability == DurabilityNone:
 		return nil
-	case c.shallow:
-		return c.fsys.syncTemp(to, &at.Stat{Mode: syscall.S_IFDIR})
+	case shallow:
+		return fsys.syncTemp(to, &at.Stat{Mode: syscall.S_IFDIR})
 	}
-	return c.fsys.work.SyncAll()
+	return fsys.work.SyncAll()
+}
+
+// A copier copies one object after another to staging, for a treeCopy.
+type copier struct {
+	*treeCopy
+	buf   []byte // for small files
+	names []byte // for the names of attributes
 }
 
 // copyPath copies what the merged path shows. What is deleted while a tree is
 // copied is left out, and so are FIFOs, sockets and devices, which mean something
-// only where they are.
-func (c *copier) copyPath(path string, to *temp, top bool) error {
-	var src *source
-	var f found
-	var target string
-	err := c.fsys.see(path, false, func(p place, seen found) (err error) {
-		f = seen
-		switch {
-		case f.st.IsRegular():
-			src, err = c.open(p.dir, f, p.name)
-		case f.st.IsSymlink():
-			target, err = f.at.Readlink(p.name)
+// only where they are. in is the directory that the copy is made in; nil for the
+// top, which must be there.
+func (c *copier) copyPath(path string, to *temp, in *dirCopy) error {
+	top := in == nil
+	src, f, target, err := c.find(path)
+	for range maxRaces {
+		if err != errRaced {
+			break
 		}
-		return err
-	})
+		src, f, target, err = c.find(path)
+	}
 	switch {
 	case at.IsMissing(err) && !top:
 		return nil
 	case err != nil:
 		return err
 	case src != nil:
-		return c.copyFile(src, to, top)
+		return c.copyFile(src, to, in.keep())
 	case f.st.IsSymlink():
 		return to.dir.Symlink(target, to.name)
 	case f.st.IsDir():
-		return c.copyDir(path, to)
+		return c.copyDir(path, to, in)
 	case top:
 		return syscall.ENXIO
 	}
 	return nil
 }
 
+// find finds what is to be copied, and opens it if it is a file, or reads where
+// it leads if it is a symlink.
+// Errors: errRaced when it is another by now.
+func (c *copier) find(path string) (src *source, f found, target string, err error) {
+	err = c.fsys.see(path, false, func(p place, seen found) (err error) {
+		f = seen
+		switch {
+		case f.st.IsRegular():
+			src, err = c.open(p.dir, f.at, f.layer, p.name)
+		case f.st.IsSymlink():
+			target, err = f.at.Readlink(p.name)
+		}
+		return err
+	})
+	return src, f, target, err
+}
+
 // A source is a file to be copied, with its attributes.
 type source struct {
 	file  *at.File
 	st    at.Stat
-	tag   tag
+	layer int
 	attrs []xattrPair
 }
 
-// open opens the regular file that was found in d.
-// Errors: errRaced when it is another by now.
-func (c *copier) open(d *dir, f found, name string) (src *source, err error) {
-	src = new(source)
-	if src.file, err = f.at.OpenFile(name); err != nil {
+func (s *source) tag(fsys *FS) tag { return fsys.tagOf(&found{st: s.st, layer: s.layer}) }
+
+// open opens the regular file name of d that is in a layer, where d is from.
+// Errors: errRaced when no regular file shows there by now.
+func (c *copier) open(d *dir, from *at.Dir, layer int, name string) (src *source, err error) {
+	file, err := from.OpenFile(name)
+	if err != nil {
 		return nil, raced(err)
 	}
-	if err = src.file.Stat(&src.st); err == nil && (!src.st.Same(&f.st) || !src.st.IsRegular()) {
+	src = &source{file: file, layer: layer}
+	if err = file.Stat(&src.st); err == nil && !src.st.IsRegular() {
 		err = errRaced
 	}
 	if err == nil {
-		src.tag = c.fsys.tagOf(&found{st: src.st, layer: f.layer})
-		err = c.readAttributes(src, d, f, name)
+		err = c.readAttributes(src, d, from, name)
 	}
 	if err != nil {
 		_ = src.file.Close() // only read
@@ -269,7 +281,8 @@ func (c *copier) open(d *dir, f found, name string) (src *source, err error) {
 
 // readAttributes reads the attributes of a file, and leads to its content if it
 // is a metacopy. Most have no attribute at all.
-func (c *copier) readAttributes(src *source, d *dir, f found, name string) error {
+// Errors: errRaced for a whiteout.
+func (c *copier) readAttributes(src *source, d *dir, from *at.Dir, name string) error {
 	if c.names == nil {
 		c.names = make([]byte, 512)
 	}
@@ -277,13 +290,21 @@ func (c *copier) readAttributes(src *source, d *dir, f found, name string) error
 	if err != nil && err != syscall.EOPNOTSUPP {
 		return err
 	}
-	metacopy, shown := false, false
+	if len(names) == 0 {
+		return nil
+	}
+	marks := c.fsys.marks
+	metacopy, white, shown := false, false, false
 	for attr := range bytes.SplitSeq(names, []byte{0}) {
-		metacopy = metacopy || string(attr) == c.fsys.marks.metacopy
-		shown = shown || len(attr) > 0 && !c.fsys.marks.private(string(attr))
+		metacopy = metacopy || string(attr) == marks.metacopy
+		white = white || string(attr) == marks.whiteout
+		shown = shown || len(attr) > 0 && !marks.private(string(attr))
+	}
+	if white && src.st.Size == 0 {
+		return errRaced
 	}
 	if shown {
-		if src.attrs, err = c.fsys.clientXattrs(f.at, name); err != nil {
+		if src.attrs, err = c.fsys.clientXattrs(from, name); err != nil {
 			return err
 		}
 	}
@@ -305,8 +326,10 @@ func (c *copier) readAttributes(src *source, d *dir, f found, name string) error
 // or copy_file_range, and less time.
 const smallFile = 64 << 10
 
-// copyFile makes a copy of src, which it closes.
-func (c *copier) copyFile(src *source, to *temp, sync bool) error {
+// copyFile makes a copy of src, which it closes; keep is what the directory lets
+// its files keep, nil for a file that is copied alone. In a directory those keep
+// their tags that have attributes, which may tell of their content.
+func (c *copier) copyFile(src *source, to *temp, keep *kept) error {
 	defer src.file.Close()
 	file, err := to.dir.Create(to.name, src.st.Mode&0o777)
 	if err != nil {
@@ -316,28 +339,27 @@ func (c *copier) copyFile(src *source, to *temp, sync bool) error {
 	if err = c.copyContent(file, src); err != nil {
 		return err
 	}
-	var made at.Stat
-	if err = c.setAttributes(file, src, &made); err != nil {
+	alone := keep == nil
+	if alone {
+		keep = new(kept)
+	}
+	if err = c.setAttributes(file, src, keep); err != nil {
 		return err
 	}
-	if sync && c.fsys.durability != DurabilityNone {
+	if alone && c.fsys.durability != DurabilityNone {
 		if err := file.Sync(); err != nil {
 			return err
 		}
 	}
-	c.tags = append(c.tags, writtenTag{made.Ino, tagRecord{made.Ctime.UnixNano(), src.tag}}) // the same content
-	if len(c.tags) >= maxUnwrittenTags {
-		c.keepTags()
+	if !alone && len(src.attrs) == 0 {
+		return nil
 	}
+	var made at.Stat
+	if err := file.Stat(&made); err != nil {
+		return err
+	}
+	c.fsys.tags.keep(src.tag(c.fsys), &made) // the same content
 	return nil
-}
-
-// maxUnwrittenTags bounds the memory for them.
-const maxUnwrittenTags = 4096
-
-func (c *copier) keepTags() {
-	c.fsys.tags.keepAll(c.tags)
-	c.tags = c.tags[:0]
 }
 
 func (c *copier) copyContent(to *at.RWFile, src *source) error {
@@ -363,9 +385,14 @@ func (c *copier) copyContent(to *at.RWFile, src *source) error {
 	return err
 }
 
+// kept are the permissions that files keep which are made with them in one
+// directory, as far as is known: the umask or a default ACL takes the same from
+// each (umask(2), acl(5)).
+type kept struct{ atomic.Uint32 }
+
 // setAttributes gives a copy what belongs to content: permissions, extended
-// attributes, modification time. made is what the copy is then.
-func (c *copier) setAttributes(to *at.RWFile, src *source, made *at.Stat) error {
+// attributes, modification time.
+func (c *copier) setAttributes(to *at.RWFile, src *source, keep *kept) error {
 	late, err := c.fsys.setXattrs(src.attrs, to, true)
 	if err != nil {
 		return err
@@ -373,17 +400,21 @@ func (c *copier) setAttributes(to *at.RWFile, src *source, made *at.Stat) error 
 	if err := to.SetTimes(src.st.Atime, src.st.Mtime); err != nil {
 		return err
 	}
-	if err := to.Stat(made); err != nil {
-		return err
-	}
 	perm := src.st.Mode & 0o1777
-	if len(late) == 0 && made.Mode&0o7777 == perm {
-		return nil // as it was made: the umask took nothing
+	if len(src.attrs) == 0 && perm&^keep.Load() == 0 {
+		return nil // as it was made
 	}
-	if err := setLate(to, perm, late); err != nil {
+	var made at.Stat
+	if err := to.Stat(&made); err != nil {
 		return err
 	}
-	return to.Stat(made)
+	if len(late) == 0 && made.Mode&0o7777 == perm {
+		if len(src.attrs) == 0 {
+			keep.Or(perm)
+		}
+		return nil
+	}
+	return setLate(to, perm, late)
 }
 
 // setLate sets permissions, and then the attributes that these must precede.
@@ -397,86 +428,4 @@ func setLate(to attributes, perm uint32, late []xattrPair) error {
 		}
 	}
 	return nil
-}
-
-// copyDir copies the directory that the merged path shows. It keeps the bit of
-// its mode that it has from the directory it is made in.
-func (c *copier) copyDir(path string, to *temp) error {
-	src, err := c.fsys.open(path)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	if src.dir == nil {
-		return fmt.Errorf("%s became a file while it was copied: %w", path, syscall.ENOTDIR)
-	}
-	if err := to.dir.Mkdir(to.name, 0o700); err != nil {
-		return err
-	}
-	inner, err := to.dir.OpenRWDir(to.name)
-	if err != nil {
-		return err
-	}
-	defer inner.Close()
-	if !c.shallow {
-		if err := c.copyMembers(src, path, inner); err != nil {
-			return err
-		}
-	}
-	return c.setDirAttributes(inner, src)
-}
-
-func (c *copier) setDirAttributes(to *at.RWDir, src *File) error {
-	var made at.Stat
-	if err := to.Stat(".", &made); err != nil {
-		return err
-	}
-	attrs, err := c.fsys.clientXattrs(src.dir.top(), ".")
-	if err != nil {
-		return err
-	}
-	self := target{to, "."}
-	late, err := c.fsys.setXattrs(attrs, self, true)
-	if err != nil {
-		return err
-	}
-	st := &src.info.st
-	if err := setLate(self, st.Mode&0o1777|made.Mode&syscall.S_ISGID, late); err != nil {
-		return err
-	}
-	return self.SetTimes(st.Atime, st.Mtime)
-}
-
-func (c *copier) copyMembers(src *File, path string, to *at.RWDir) error {
-	for {
-		infos, err := src.Infos(256)
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		for _, info := range infos {
-			member := &temp{dir: to, name: info.name}
-			if err := c.copyMember(src.dir, info, joinPath(path, info.name), member); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// copyMember copies a member of d. If it is a file, it is reached from there;
-// else, and when it is another by now, by its path.
-func (c *copier) copyMember(d *dir, info *Info, path string, to *temp) error {
-	if !info.st.IsRegular() {
-		return c.copyPath(path, to, false)
-	}
-	src, err := c.open(d, found{st: info.st, layer: info.layer, at: d.inLayer(info.layer)}, info.name)
-	if err == errRaced {
-		return c.copyPath(path, to, false)
-	}
-	if err != nil {
-		return err
-	}
-	return c.copyFile(src, to, false)
 }

@@ -430,7 +430,10 @@ func copyFaults() (cases []faultCase) {
 		shallow.name += " alone"
 		cases = append(cases, shallow)
 	}
-	return cases
+	wide := object{"directories for two copiers", "", "N/\nN/1/\nN/1/f = 1\nN/2/\nN/2/s/\nN/2/s/t/\nN/3/\nN/3/f = 3\nN/4/\nN/5/\nN/5/f = 5"}
+	return append(cases, onObject("Copy", "m", wide, func(fsys *overlay.FS, name string) error {
+		return fsys.Copy(name, "lo/copy", overlay.CopyOptions{})
+	}))
 }
 
 // readers are the methods that change nothing.

@@ -22,6 +22,7 @@ type nameTable struct {
 type nameRef struct {
 	start  uint32
 	length uint8
+	dtype  uint8  // of upper's names, a DT constant
 	source uint16 // of the sources of a directory, that which the name is from
 }
 
@@ -39,7 +40,7 @@ func (n *nameTable) add(name []byte, source int) (index int, added bool) {
 	if i := n.slots[slot]; i != 0 {
 		return int(i) - 1, false
 	}
-	n.refs = append(n.refs, nameRef{uint32(len(n.bytes)), uint8(len(name)), uint16(source)})
+	n.refs = append(n.refs, nameRef{start: uint32(len(n.bytes)), length: uint8(len(name)), source: uint16(source)})
 	n.bytes = append(n.bytes, name...)
 	n.slots[slot] = uint32(len(n.refs))
 	return len(n.refs) - 1, true

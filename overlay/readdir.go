@@ -29,13 +29,17 @@ type lister struct {
 	ahead              int           // names that were read before they are asked for: upper's
 	kept               *listing      // gives the objects, or is being filled; else nil
 	fills, fromListing bool          // which of the two
+	passing            bool          // neither uses nor makes what is kept: nobody lists again
 	began              bool
 }
 
 // begin begins the listing.
 func (l *lister) begin() error {
 	l.began = true
-	if l.kept, l.fills = l.fsys.cache.listing(l.d); l.kept != nil && !l.fills {
+	if !l.passing {
+		l.kept, l.fills = l.fsys.cache.listing(l.d)
+	}
+	if l.kept != nil && !l.fills {
 		ok, err := l.kept.refresh(l.fsys, l.d)
 		if l.fromListing = ok; ok || err != nil {
 			return err
@@ -59,14 +63,16 @@ func (l *lister) begin() error {
 	}
 	defer r.Close()
 	for {
-		name, _, ok, err := r.Next()
+		name, dtype, ok, err := r.Next()
 		if err != nil {
 			return l.readError(0, err)
 		}
 		if !ok {
 			break
 		}
-		l.names.add(name, 0)
+		if i, added := l.names.add(name, 0); added {
+			l.names.refs[i].dtype = dtype
+		}
 	}
 	l.source, l.ahead = 1, len(l.names.refs)
 	return nil
@@ -118,7 +124,7 @@ func (l *lister) fill(infos []Info) (n int, err error) {
 		return l.fillFromKept(infos)
 	}
 	for n < len(infos) {
-		name, source, err := l.nextName()
+		name, source, _, err := l.nextName()
 		if err == nil {
 			var ok bool
 			if ok, err = l.stat(name, source, &infos[n]); ok {
@@ -135,23 +141,25 @@ func (l *lister) fill(infos []Info) (n int, err error) {
 	return n, nil
 }
 
-// nextName returns the next name and where it is from.
-func (l *lister) nextName() (name string, source int, err error) {
+// nextName returns the next name, where it is from, and its type as the
+// directory has it, a DT constant.
+func (l *lister) nextName() (name string, source int, dtype byte, err error) {
 	if l.next < l.ahead {
-		name, source = string(l.names.name(l.next)), int(l.names.refs[l.next].source)
+		ref := l.names.refs[l.next]
+		name = string(l.names.name(l.next))
 		l.next++
-		return name, source, nil
+		return name, int(ref.source), ref.dtype, nil
 	}
 	for l.source < l.d.sources() {
 		if l.stream == nil {
 			d, _ := l.d.source(l.source)
 			if l.stream, err = d.Reader(); err != nil {
-				return "", 0, l.readError(l.source, err)
+				return "", 0, 0, l.readError(l.source, err)
 			}
 		}
-		raw, _, ok, err := l.stream.Next()
+		raw, dtype, ok, err := l.stream.Next()
 		if err != nil {
-			return "", 0, l.readError(l.source, err)
+			return "", 0, 0, l.readError(l.source, err)
 		}
 		if !ok {
 			l.stream.Close()
@@ -160,11 +168,11 @@ func (l *lister) nextName() (name string, source int, err error) {
 			continue
 		}
 		if l.isNew(raw) {
-			return string(raw), l.source, nil
+			return string(raw), l.source, dtype, nil
 		}
 	}
 	l.complete()
-	return "", 0, io.EOF
+	return "", 0, 0, io.EOF
 }
 
 // isNew says whether no source above has a name. The names of the last source

@@ -103,29 +103,15 @@ func (t *tagTable) unpin(st *at.Stat) {
 
 // keep writes down that the file of which st tells still has a tag.
 func (t *tagTable) keep(tag tag, st *at.Stat) {
-	t.keepAll([]writtenTag{{st.Ino, tagRecord{st.Ctime.UnixNano(), tag}}})
-}
-
-// A writtenTag is a record and the inode it is of.
-type writtenTag struct {
-	ino uint64
-	tagRecord
-}
-
-// keepAll is keep for many files, at the price of one.
-func (t *tagTable) keepAll(tags []writtenTag) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var data []byte
-	for _, w := range tags {
-		if _, ok := t.known[w.ino]; !ok && len(t.known) >= maxTags {
-			continue
-		}
-		t.known[w.ino] = w.tagRecord
-		data = append(data, w.encode(w.ino)...)
-		t.written++
+	if _, ok := t.known[st.Ino]; !ok && len(t.known) >= maxTags {
+		return
 	}
-	t.write(data)
+	r := tagRecord{st.Ctime.UnixNano(), tag}
+	t.known[st.Ino] = r
+	t.written++
+	t.write(r.encode(st.Ino))
 }
 
 // write appends records to the file.

@@ -111,6 +111,10 @@ type Stat struct {
 // Type is the object's type: one of the S_IF constants.
 func (st *Stat) Type() uint32 { return st.Mode & syscall.S_IFMT }
 
+// DType is the object's type as directory entries have it: one of the DT
+// constants.
+func (st *Stat) DType() byte { return byte(st.Type() >> 12) }
+
 // IsDir says whether st is of a directory.
 func (st *Stat) IsDir() bool { return st.Type() == syscall.S_IFDIR }
 
