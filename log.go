@@ -52,7 +52,27 @@ func newLog(c LogConfig, w io.Writer) zerolog.Logger {
 	if err != nil {
 		level = zerolog.InfoLevel // Config.check has refused it
 	}
-	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+	return zerolog.New(w).Level(level).Hook(new(logClock))
+}
+
+// A logClock is zerolog's timestamp. It writes a time anew when a millisecond is
+// over: a busy server has many lines in one.
+type logClock struct{ last atomic.Pointer[logTime] }
+
+type logTime struct {
+	ms   int64 // since 1970
+	text string
+}
+
+// Run is zerolog.Hook's.
+func (c *logClock) Run(e *zerolog.Event, _ zerolog.Level, _ string) {
+	now := zerolog.TimestampFunc()
+	last := c.last.Load()
+	if last == nil || last.ms != now.UnixMilli() {
+		last = &logTime{now.UnixMilli(), now.Format(zerolog.TimeFieldFormat)}
+		c.last.Store(last)
+	}
+	e.Str(zerolog.TimestampFieldName, last.text)
 }
 
 // fieldsOrder is that of the lines for people: as in JSON, what was asked comes

@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 )
@@ -93,5 +96,28 @@ func TestLineTellsOfLayersAndCopyUps(t *testing.T) {
 		if line.Layer != test.layer || line.CopiedUp != test.copiedUp {
 			t.Errorf("%s: the line is %s, want layer %q, copied_up %v", test.method, &said, test.layer, test.copiedUp)
 		}
+	}
+}
+
+func TestLogTimesAreThoseOfTheirLines(t *testing.T) {
+	defer func(f func() time.Time) { zerolog.TimestampFunc = f }(zerolog.TimestampFunc)
+	var buf bytes.Buffer
+	log := newLog(LogConfig{Level: "info", Format: "json"}, &buf)
+	began := time.Date(2026, 1, 2, 3, 4, 5, 678_000_000, time.UTC)
+	for _, after := range []time.Duration{0, 999 * time.Microsecond, time.Millisecond, -time.Hour} {
+		zerolog.TimestampFunc = func() time.Time { return began.Add(after) }
+		log.Info().Msg("line")
+	}
+	var got []string
+	for line := range strings.Lines(buf.String()) {
+		var fields struct{ Time string }
+		if err := json.Unmarshal([]byte(line), &fields); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, fields.Time)
+	}
+	want := []string{"2026-01-02T03:04:05.678Z", "2026-01-02T03:04:05.678Z", "2026-01-02T03:04:05.679Z", "2026-01-02T02:04:05.678Z"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
