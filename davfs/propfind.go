@@ -31,9 +31,9 @@ func readXMLBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, e
 }
 
 // propfind answers with properties of a resource, its members, or all beneath
-// it. The listing of a directory is read before the first byte of the answer,
-// so that its failure has a status; each entry is then written as it is looked
-// at. No file is opened.
+// it. The first members are read before the first byte of the answer, so that a
+// failure has a status, unless that takes long; each entry is then written as it
+// is looked at. No file is opened.
 func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 	if err := mustExist(rq); err != nil {
 		return err
@@ -55,8 +55,10 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 		defer dir.Close()
 		members = memberBatches.Get().(*memberBatch)
 		defer memberBatches.Put(members)
-		if err = members.read(dir); err != nil {
-			return err
+		if !isLong(rq.info) {
+			if err = members.read(dir); err != nil {
+				return err
+			}
 		}
 	}
 	out, end := beginMultistatus(w, rq.Request)
@@ -69,7 +71,14 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 		l.writeRoot(rq, real, free)
 	}
 	l.budget = h.opts.InfiniteDepth
-	if d != depthZero {
+	if d != depthZero && isLong(rq.info) {
+		out.flush()
+		err = members.read(dir)
+	}
+	switch {
+	case err != nil:
+		l.unlisted(rq.path, err)
+	case d != depthZero:
 		l.members(rq.path, real, dir, members, d == depthInfinity)
 	}
 	if err := end(); err != nil && h.opts.Log != nil {
@@ -97,6 +106,15 @@ func (h *Handler) reach(rq *request) (d depth, noRoot bool, err error) {
 	}
 	return d, noRoot, nil
 }
+
+// longDirectory is the size of a directory, in bytes as its file system has it,
+// of which the names alone take milliseconds: some ten thousand.
+const longDirectory = 256 << 10
+
+// isLong says whether to read the first members of a collection takes long. All
+// names of its upper are read first (overlay.File.ReadInfos): a client need not
+// wait for them to learn that there is an answer.
+func isLong(info *overlay.Info) bool { return info.IsDir() && info.Size() >= longDirectory }
 
 // openMembers opens the collection that the request names.
 func (h *Handler) openMembers(rq *request) (*overlay.File, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -101,6 +102,39 @@ func TestPropfindDepth(t *testing.T) {
 	s.want(404, "PROPFIND", "/f/x", "", "Depth: 0")
 	s.want(404, "PROPFIND", "/f/", "", "Depth: 0")
 	s.want(400, "PROPFIND", "/f", "", "Depth: 2")
+}
+
+// Of a collection whose names alone take long to read, the client hears before
+// they are read.
+func TestLongListingBeginsAtOnce(t *testing.T) {
+	s := serve(t, map[string]string{"d/": ""})
+	for i := range 14_000 { // long on every file system
+		mustDo(t, os.WriteFile(filepath.Join(s.upper, fmt.Sprintf("d-%05d-with-a-long-name", i)), nil, 0o666))
+	}
+	if info, err := os.Stat(s.upper); err != nil || info.Size() < longDirectory {
+		t.Skipf("the file system says that a directory with 14,000 names has %d bytes", info.Size())
+	}
+	w := &writes{ResponseRecorder: httptest.NewRecorder()}
+	r := httptest.NewRequest("PROPFIND", "/", nil)
+	r.Header.Set("Depth", "1")
+	s.handler.ServeHTTP(w, r)
+	if len(w.sizes) < 2 || strings.Count(w.Body.String()[:w.sizes[0]], "<D:response>") != 1 {
+		t.Errorf("writes of %v bytes: the first has not the collection alone", w.sizes)
+	}
+	if got := len(parseListing(t, w.Body.String()).Responses); got != 14_002 {
+		t.Errorf("%d entries, want 14002", got)
+	}
+}
+
+// writes records how long each write was.
+type writes struct {
+	*httptest.ResponseRecorder
+	sizes []int
+}
+
+func (w *writes) Write(p []byte) (int, error) {
+	w.sizes = append(w.sizes, len(p))
+	return w.ResponseRecorder.Write(p)
 }
 
 func TestPropfindOfInfiniteDepthIsBounded(t *testing.T) {
