@@ -46,20 +46,12 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 	if err != nil {
 		return err
 	}
-	var dir *overlay.File
 	var members *memberBatch
 	if d != depthZero {
-		if dir, err = h.openMembers(rq); err != nil {
+		if members, err = h.beginMembers(rq); err != nil {
 			return err
 		}
-		defer dir.Close()
-		members = memberBatches.Get().(*memberBatch)
-		defer memberBatches.Put(members)
-		if !isLong(rq.info) {
-			if err = members.read(dir); err != nil {
-				return err
-			}
-		}
+		defer members.close()
 	}
 	out, end := beginMultistatus(w, rq.Request)
 	l := lister{h: h, out: out, prefix: h.hrefPrefix(rq), props: props, brief: isBrief(rq.Header), permit: rq.permit, user: rq.user}
@@ -71,15 +63,11 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 		l.writeRoot(rq, real, free)
 	}
 	l.budget = h.opts.InfiniteDepth
-	if d != depthZero && isLong(rq.info) {
-		out.flush()
-		err = members.read(dir)
-	}
-	switch {
-	case err != nil:
-		l.unlisted(rq.path, err)
-	case d != depthZero:
-		l.members(rq.path, real, dir, members, d == depthInfinity)
+	if d != depthZero {
+		if isLong(rq.info) {
+			out.flush()
+		}
+		l.members(rq.path, real, members, d == depthInfinity)
 	}
 	if err := end(); err != nil && h.opts.Log != nil {
 		h.opts.Log(rq.Request, http.StatusMultiStatus, err) // the client went away meanwhile
@@ -115,6 +103,24 @@ const longDirectory = 256 << 10
 // names of its upper are read first (overlay.File.ReadInfos): a client need not
 // wait for them to learn that there is an answer.
 func isLong(info *overlay.Info) bool { return info.IsDir() && info.Size() >= longDirectory }
+
+// beginMembers opens the collection that the request names, and reads its first
+// members unless that takes long.
+func (h *Handler) beginMembers(rq *request) (*memberBatch, error) {
+	dir, err := h.openMembers(rq)
+	if err != nil {
+		return nil, err
+	}
+	members := listMembers(dir)
+	if !isLong(rq.info) {
+		err = members.read()
+	}
+	if err != nil {
+		members.close()
+		return nil, err
+	}
+	return members, nil
+}
 
 // openMembers opens the collection that the request names.
 func (h *Handler) openMembers(rq *request) (*overlay.File, error) {
@@ -219,45 +225,64 @@ type lister struct {
 // membersAtOnce is how many members of a collection are in memory at once.
 const membersAtOnce = 256
 
-// A memberBatch has some members of a collection.
+// A memberBatch has some members of a collection that is being listed.
 type memberBatch struct {
+	from  *overlay.File
 	infos [membersAtOnce]overlay.Info
 	n     int
 }
 
 var memberBatches = sync.Pool{New: func() any { return new(memberBatch) }}
 
+// listMembers begins to list a collection, which close closes.
+func listMembers(from *overlay.File) *memberBatch {
+	b := memberBatches.Get().(*memberBatch)
+	b.from, b.n = from, 0
+	return b
+}
+
+func (b *memberBatch) close() {
+	_ = b.from.Close() // it was only read
+	b.from = nil
+	memberBatches.Put(b)
+}
+
 // read reads the next members; none after the last.
-func (b *memberBatch) read(from *overlay.File) (err error) {
-	if b.n, err = from.ReadInfos(b.infos[:]); err == io.EOF {
+func (b *memberBatch) read() (err error) {
+	if b.n, err = b.from.ReadInfos(b.infos[:]); err == io.EOF {
 		err = nil
 	}
 	return err
 }
 
-// members writes the members of a collection, and with deep what they hold.
-// from lists them; batch has the first. Symlinks are shown as what they lead
+// members writes the members of a collection, and with deep what they hold;
+// batch lists them, and may have the first. Symlinks are shown as what they lead
 // to, but not gone into: what they lead to is elsewhere in the tree, or above.
 // real is dir without symlinks.
-func (l *lister) members(dir, real Path, from *overlay.File, batch *memberBatch, deep bool) (more bool) {
+func (l *lister) members(dir, real Path, batch *memberBatch, deep bool) (more bool) {
 	outer := l.href
 	l.href = appendHref(nil, l.prefix, dir, true)
 	defer func() { l.href = outer }()
 	free := !l.h.locks.anyWithin(real)
-	for batch.n > 0 {
-		if !l.batch(dir, real, from, batch, free, deep) {
-			return false
+	for {
+		if batch.n == 0 {
+			if err := batch.read(); err != nil {
+				l.unlisted(dir, err)
+				return true
+			}
 		}
-		if err := batch.read(from); err != nil {
-			l.unlisted(dir, err)
+		if batch.n == 0 {
 			return true
 		}
+		if !l.batch(dir, real, batch, free, deep) {
+			return false
+		}
+		batch.n = 0
 	}
-	return true
 }
 
 // batch writes the members in batch. free says that nothing in dir is locked.
-func (l *lister) batch(dir, real Path, from *overlay.File, batch *memberBatch, free, deep bool) (more bool) {
+func (l *lister) batch(dir, real Path, batch *memberBatch, free, deep bool) (more bool) {
 	for i := range batch.n {
 		info := &batch.infos[i]
 		if l.out.failed() {
@@ -267,7 +292,7 @@ func (l *lister) batch(dir, real Path, from *overlay.File, batch *memberBatch, f
 			continue
 		}
 		e := &l.member
-		*e = entry{h: l.h, prefix: l.prefix, dir: dir, name: info.Name(), realDir: real, info: info, from: from, free: free, permit: l.permit, user: l.user}
+		*e = entry{h: l.h, prefix: l.prefix, dir: dir, name: info.Name(), realDir: real, info: info, from: batch.from, free: free, permit: l.permit, user: l.user}
 		if isSymlink(info) {
 			e.lead()
 		}
@@ -307,18 +332,13 @@ func (l *lister) beneath(dir, real Path) (more bool) {
 		l.unlisted(dir, err)
 		return true
 	}
-	defer from.Close()
+	batch := listMembers(from)
+	defer batch.close()
 	if l.permit.limited() && from.Path() != real.Name() {
 		l.unlisted(dir, syscall.ESTALE)
 		return true
 	}
-	batch := memberBatches.Get().(*memberBatch)
-	defer memberBatches.Put(batch)
-	if err := batch.read(from); err != nil {
-		l.unlisted(dir, err)
-		return true
-	}
-	return l.members(dir, real, from, batch, true)
+	return l.members(dir, real, batch, true)
 }
 
 // unlisted says that the members of a collection, or the rest of them, cannot
