@@ -16,7 +16,7 @@ import (
 )
 
 // benchTree is a lower layer with one directory of n files.
-func benchTree(b *testing.B, n int) (tree *overlay.FS, lower string) {
+func benchTree(b *testing.B, n int, durability overlay.Durability) (tree *overlay.FS, lower string) {
 	base := b.TempDir()
 	lower = filepath.Join(base, "lower")
 	for _, dir := range []string{lower, filepath.Join(base, "upper"), filepath.Join(base, "work"), filepath.Join(lower, "d")} {
@@ -31,7 +31,7 @@ func benchTree(b *testing.B, n int) (tree *overlay.FS, lower string) {
 	}
 	tree, err := overlay.Open(overlay.Options{
 		Lowers: []string{lower}, Upper: filepath.Join(base, "upper"), Work: filepath.Join(base, "work"),
-		Durability: overlay.DurabilityNone,
+		Durability: durability,
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -49,7 +49,7 @@ func (w nowhere) WriteHeader(int)             {}
 // Each of the listings of a collection of 10,000 files has a twin: x/net's
 // Handler over the bare directory.
 func BenchmarkPropfind(b *testing.B) {
-	tree, lower := benchTree(b, 10_000)
+	tree, lower := benchTree(b, 10_000, overlay.DurabilityNone)
 	handler, err := NewHandler(NewFileSystem(tree), Options{})
 	if err != nil {
 		b.Fatal(err)
@@ -78,7 +78,7 @@ func BenchmarkPropfind(b *testing.B) {
 
 // A GET and a PUT of a small file, through a connection.
 func BenchmarkSmallFile(b *testing.B) {
-	tree, lower := benchTree(b, 1)
+	tree, lower := benchTree(b, 1, overlay.DurabilityNone)
 	handler, err := NewHandler(NewFileSystem(tree), Options{})
 	if err != nil {
 		b.Fatal(err)
@@ -111,7 +111,7 @@ func BenchmarkSmallFile(b *testing.B) {
 
 // One look at a file, and one at a name that is free, without a connection.
 func BenchmarkPropfindOne(b *testing.B) {
-	tree, _ := benchTree(b, 1)
+	tree, _ := benchTree(b, 1, overlay.DurabilityNone)
 	handler, err := NewHandler(NewFileSystem(tree), Options{})
 	if err != nil {
 		b.Fatal(err)

@@ -2,6 +2,7 @@ package davfs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,7 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+
+	"overdav/overlay"
 )
 
 const benchLockInfo = `<D:lockinfo xmlns:D="DAV:"><D:lockscope><D:exclusive/></D:lockscope>` +
@@ -69,7 +74,7 @@ var writeBenches = []writeBench{
 func BenchmarkWrite(b *testing.B) {
 	for _, bench := range writeBenches {
 		b.Run(bench.name+"/overdav", func(b *testing.B) {
-			c := newBenchClient(b)
+			c := newBenchClient(b, overlay.DurabilityNone)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				bench.ask(c, i)
@@ -108,8 +113,8 @@ type benchClient struct {
 	handler http.Handler
 }
 
-func newBenchClient(b *testing.B) *benchClient {
-	tree, _ := benchTree(b, 1)
+func newBenchClient(b *testing.B, durability overlay.Durability) *benchClient {
+	tree, _ := benchTree(b, 1, durability)
 	locks, err := OpenLocks(filepath.Join(b.TempDir(), "locks"), LockOptions{NoSync: true})
 	must(b, err)
 	b.Cleanup(func() { _ = locks.Close() }) // nobody reads them again
@@ -141,7 +146,65 @@ func (c *benchClient) do(method, path string, body io.Reader, header ...string) 
 	w := answerHead{header: make(http.Header)}
 	c.handler.ServeHTTP(&w, r)
 	if w.status >= 300 {
-		c.b.Fatalf("%s %s: %d", method, path, w.status)
+		c.b.Errorf("%s %s: %d", method, path, w.status) // from any goroutine
 	}
 	return w.header
+}
+
+// BenchmarkDurablePut has one and many at once upload small files, each of which
+// lasts when it is answered, and does bare what a program does for that.
+func BenchmarkDurablePut(b *testing.B) {
+	for _, hands := range []int{1, 8, 64} {
+		b.Run(fmt.Sprintf("%d/overdav", hands), func(b *testing.B) {
+			c := newBenchClient(b, overlay.DurabilityFull)
+			c.put("/d/first") // the collection is in upper from here on
+			handsOn(b, hands, func(i int64) error {
+				c.put(fmt.Sprintf("/d/new%d", i))
+				return nil
+			})
+		})
+		b.Run(fmt.Sprintf("%d/bare", hands), func(b *testing.B) {
+			dir := b.TempDir()
+			handsOn(b, hands, func(i int64) error { return bareDurable(dir, fmt.Sprintf("new%d", i)) })
+		})
+	}
+}
+
+// handsOn has a number of goroutines share the iterations of b.
+func handsOn(b *testing.B, hands int, do func(i int64) error) {
+	var next atomic.Int64
+	var group sync.WaitGroup
+	b.ResetTimer()
+	for range hands {
+		group.Go(func() {
+			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+				if err := do(i); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+// bareDurable writes a file as a program does that loses nothing it has told of.
+func bareDurable(dir, name string) error {
+	path := filepath.Join(dir, name)
+	f, err := os.Create(path + ".new")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(benchContent)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

@@ -7,10 +7,11 @@ import (
 )
 
 // dirSyncs has one fsync of a directory answer everybody whose changes in it
-// were finished before it began. Who comes while one runs waits for the next,
-// and so do all who come after him; a crash finds each of them unanswered until
-// his own is done. A failed fsync fails all of them: the kernel reports a loss
-// once.
+// were finished before it began. Who comes while others run begins his own at
+// once, up to a number, and beyond that waits for the next with all who come
+// after him; a crash finds each of them unanswered until his own is done. A
+// failed fsync fails all whom it answers. What makes a directory's fsync fail
+// is a journal that the file system gave up, and then the others fail, too.
 //
 // The zero value is ready.
 type dirSyncs struct {
@@ -22,32 +23,54 @@ type dirSyncs struct {
 // A dirSync is one directory that somebody syncs. Directories that are kept open
 // are one RWDir for all; of others everybody has his own, and syncs it himself.
 type dirSync struct {
-	running sync.Mutex // held for the time of an fsync
-	next    *syncRound // that has not begun; guarded by dirSyncs.mu
-	users   int        // guarded by dirSyncs.mu
+	slots chan struct{} // has one for each fsync that runs
+	next  *syncRound    // that has not begun; guarded by dirSyncs.mu
+	users int           // guarded by dirSyncs.mu
 }
 
 // A syncRound is one fsync and those whom it answers.
 type syncRound struct {
-	done bool // with err, guarded by dirSync.running
-	err  error
+	begun bool          // guarded by dirSyncs.mu
+	done  chan struct{} // closed when err is the answer
+	err   error
 }
+
+// atOnce is how many fsyncs of one directory run at once; who comes then shares
+// the next. With one alone the journal waits, from its end until the next has
+// begun, for us, and eight who upload at once get half of what they get bare.
+const atOnce = 8
 
 // sync makes the names in d last.
 func (s *dirSyncs) sync(d *at.RWDir, fsync func() error) error {
 	dir, round := s.join(d)
 	defer s.leave(d, dir)
-	dir.running.Lock()
-	defer dir.running.Unlock()
-	if round.done {
+	select {
+	case <-round.done:
 		return round.err
+	case dir.slots <- struct{}{}:
 	}
-	s.mu.Lock()
-	dir.next = new(syncRound) // who comes from here on may have changed what this fsync does not see
-	s.mu.Unlock()
-	round.done, round.err = true, fsync()
+	if s.begin(dir, round) {
+		round.err = fsync()
+		close(round.done)
+	}
+	<-dir.slots
+	<-round.done
 	return round.err
 }
+
+// begin says whether the caller is to make the round's fsync.
+func (s *dirSyncs) begin(dir *dirSync, round *syncRound) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if round.begun {
+		return false
+	}
+	round.begun = true
+	dir.next = newSyncRound() // who comes from here on may have changed what this fsync does not see
+	return true
+}
+
+func newSyncRound() *syncRound { return &syncRound{done: make(chan struct{})} }
 
 // join finds the round that has not begun.
 func (s *dirSyncs) join(d *at.RWDir) (*dirSync, *syncRound) {
@@ -55,7 +78,7 @@ func (s *dirSyncs) join(d *at.RWDir) (*dirSync, *syncRound) {
 	defer s.mu.Unlock()
 	dir := s.dirs[d]
 	if dir == nil {
-		dir = &dirSync{next: new(syncRound)}
+		dir = &dirSync{next: newSyncRound(), slots: make(chan struct{}, atOnce)}
 		if s.dirs == nil {
 			s.dirs = make(map[*at.RWDir]*dirSync)
 		}

@@ -9,54 +9,72 @@ import (
 	"overdav/overlay/internal/at"
 )
 
-// Whoever comes while a directory is synced is not answered by that fsync but
-// by the next, and all who wait are answered by one.
+// Whoever comes while as many fsyncs of a directory run as may is not answered
+// by one of those but by the next, and all who wait are answered by one.
 func TestOneSyncAnswersThoseBeforeIt(t *testing.T) {
 	var s dirSyncs
 	var d at.RWDir
 	lost := errors.New("lost")
-	results := []error{nil, lost, nil}
-	groups := []int{1, 9, 1} // how many come before fsync 0, while 0 runs, while 1 runs
-	began, end, runs := make(chan int), make(chan struct{}), 0
-	fsync := func() error { // one at a time, by its promise
+	began, end := make(chan int), make([]chan error, atOnce+2)
+	for i := range end {
+		end[i] = make(chan error)
+	}
+	var mu sync.Mutex
+	runs := 0
+	fsync := func() error {
+		mu.Lock()
 		n := runs
 		runs++
+		mu.Unlock()
 		began <- n
-		<-end
-		return results[n]
+		return <-end[n]
 	}
 	var wg sync.WaitGroup
-	come := func(n int) {
-		for range groups[n] {
+	come := func(people int, want error) {
+		for range people {
 			wg.Go(func() {
-				if err := s.sync(&d, fsync); err != results[n] {
-					t.Errorf("a change of group %d is answered %v, want %v", n, err, results[n])
+				if err := s.sync(&d, fsync); err != want {
+					t.Errorf("answered %v, want %v", err, want)
 				}
 			})
 		}
 	}
-	waiting := func(n int) bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.dirs[&d].users == n
-	}
-	come(0)
-	for n := range groups {
-		if got := <-began; got != n {
-			t.Errorf("fsync %d, want %d", got, n)
-		}
-		if n+1 < len(groups) {
-			come(n + 1)
-		}
-		// Those of the last group leave when they are answered.
-		for n+1 < len(groups) && !waiting(groups[n]+groups[n+1]) {
+	awaitUsers := func(n int) {
+		for {
+			s.mu.Lock()
+			users := s.dirs[&d].users
+			s.mu.Unlock()
+			if users == n {
+				return
+			}
 			runtime.Gosched()
 		}
-		end <- struct{}{}
+	}
+	for range atOnce {
+		come(1, nil)
+		<-began
+	}
+	come(9, lost)
+	awaitUsers(atOnce + 9)
+	end[0] <- nil
+	if n := <-began; n != atOnce {
+		t.Fatalf("fsync %d, want %d", n, atOnce)
+	}
+	awaitUsers(atOnce - 1 + 9)
+	come(1, nil) // must not be answered by the one that runs
+	awaitUsers(atOnce - 1 + 10)
+	end[atOnce] <- lost
+	if n := <-began; n != atOnce+1 {
+		t.Fatalf("fsync %d, want %d", n, atOnce+1)
+	}
+	for n := range end {
+		if n != 0 && n != atOnce {
+			end[n] <- nil
+		}
 	}
 	wg.Wait()
-	if runs != len(groups) {
-		t.Errorf("%d fsyncs for %d groups", runs, len(groups))
+	if runs != atOnce+2 {
+		t.Errorf("%d fsyncs, want %d", runs, atOnce+2)
 	}
 	if len(s.dirs) != 0 {
 		t.Errorf("%d directories are kept", len(s.dirs))
