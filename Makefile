@@ -38,7 +38,7 @@ race: ## all tests under the race detector
 	go test -race -timeout 30m ./...
 
 fuzz: ## every fuzz test for FUZZTIME (30s) each
-	grep -ro --include='*_test.go' 'func Fuzz[A-Za-z0-9_]*' . | sed 's/:func / /' | while read f name; do go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname $$f)" || exit 1; done
+	grep -ro --include='*_test.go' 'func Fuzz[A-Za-z0-9_]*' . | sed 's/:func / /' | while read f name; do go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$(dirname $$f)" || exit 1; done
 
 lint: ## gofumpt, vet here and for another system, staticcheck
 	test -z "$$($(TOOL) gofumpt -l . | tee /dev/stderr)" && go vet ./... && GOOS=darwin go vet . ./davfs ./overlay ./web

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/bmatcuk/doublestar/v4"
 )
@@ -68,6 +69,9 @@ func compilePart(word string) (part, error) {
 		return part{}, fmt.Errorf("%q: ** means any number of components and stands alone between slashes", word)
 	case !strings.ContainsAny(word, `*?[{\`):
 		return part{text: word, kind: literal}, nil
+	case strings.ContainsRune(word, utf8.RuneError):
+		// In a glob it stands for every byte that is no UTF-8.
+		return part{}, fmt.Errorf("%q is not UTF-8; such a name can stand in a rule only as it is, without wildcards", word)
 	case !doublestar.ValidatePattern(word):
 		return part{}, fmt.Errorf("%q is not a pattern; brackets and braces end in the component in which they begin", word)
 	}

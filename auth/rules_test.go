@@ -114,6 +114,8 @@ func TestPatternsThatAreRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                        "does not begin at the root",
 		"docs":                    "does not begin at the root",
+		"/a*\xff":                 "is not UTF-8",
+		"/a*\ufffd":               "is not UTF-8",
 		"**":                      "does not begin at the root",
 		"//":                      "empty component",
 		"/a//b":                   "empty component",
@@ -227,6 +229,9 @@ func oracleMatches(pattern, names []string) bool {
 		return false
 	}
 	ok, err := doublestar.Match(pattern[0], names[0])
+	if !strings.ContainsAny(pattern[0], `*?[{\`) {
+		ok = pattern[0] == names[0] // byte by byte, also where they are no UTF-8
+	}
 	return err == nil && ok && oracleMatches(pattern[1:], names[1:])
 }
 
@@ -361,6 +366,8 @@ func FuzzPattern(f *testing.F) {
 	for _, s := range []string{"/", "/a", "/pub/**/*.txt", "/{a,b}/[^x]?", `/\*`, "/**/**"} {
 		f.Add(s, "pub/a/b.txt")
 	}
+	f.Add("/\xb6", "\xdd")
+	f.Add("/*\xb6", "\xdd")
 	f.Fuzz(func(t *testing.T, text, name string) {
 		p, err := compilePattern(text)
 		if err != nil {
