@@ -14,8 +14,8 @@ import (
 // No call follows a link, whatever it leads to, or leaves its directory: without
 // luck what davfs's test of links that come and go can only hope to meet. Each
 // flag that says so to the kernel was taken away once to see this fail, but for
-// those that another one includes: RESOLVE_NO_MAGICLINKS and O_NOFOLLOW, which
-// RESOLVE_NO_SYMLINKS does for all that is opened here, and O_NOFOLLOW beside O_EXCL.
+// those that another one includes: RESOLVE_NO_MAGICLINKS beside RESOLVE_NO_SYMLINKS,
+// and O_NOFOLLOW beside O_EXCL.
 func TestNothingIsFollowed(t *testing.T) {
 	base := t.TempDir()
 	layer := filepath.Join(base, "layer")
