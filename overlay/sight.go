@@ -66,14 +66,13 @@ func (fsys *FS) Hold(name string, follow bool) (h Held, err error) {
 	}
 	w := walker{fsys: fsys, at: fsys.root, pending: components}
 	w.leap()
-	var f found
 	h.fsys = fsys
-	h.Sight, f, err = w.look(name, follow)
+	err = w.look(&h.Sight, name, follow)
 	if err = t.end(err); err != nil || h.Shown == nil || h.Shown.st.IsSymlink() {
 		w.at.close()
 		return h, pathError("look", name, err)
 	}
-	h.dir, h.at, h.name = w.at, f.at, w.last()
+	h.dir, h.at, h.name = w.at, w.found.at, w.last()
 	return h, nil
 }
 
@@ -102,32 +101,31 @@ func (h *Held) Close() {
 	}
 }
 
-// look walks to what name shows and tells of it, and where it was found.
-func (w *walker) look(name string, follow bool) (s Sight, f found, err error) {
+// look walks to what name shows and tells s of it; w.found is where that was.
+func (w *walker) look(s *Sight, name string, follow bool) error {
 	if err := w.run(false); err != nil {
 		s.Path, s.Links = w.path(), w.links
-		return s, f, missingOK(err)
+		return missingOK(err)
 	}
 	s.Path, s.Links = w.path(), w.links
-	f, err = w.find()
-	s.in, s.white = w.at.node, f.white
+	err := w.find(w.last())
+	s.in, s.white = w.at.node, w.found.white
 	if err != nil {
-		return s, f, missingOK(err)
+		return missingOK(err)
 	}
-	s.Here = w.fsys.newInfo(baseName(name), &f)
+	s.Here = w.fsys.newInfo(baseName(name), &w.found)
 	s.Shown = s.Here
-	if !f.st.IsSymlink() {
-		return s, f, nil
+	if !w.found.st.IsSymlink() {
+		return nil
 	}
-	var target found
 	if err = w.run(true); err == nil {
-		target, err = w.find()
+		err = w.find(w.last())
 	}
 	switch {
 	case err == nil:
-		f, s.Shown = target, w.fsys.newInfo(baseName(name), &target)
+		s.Shown = w.fsys.newInfo(baseName(name), &w.found)
 	case !at.IsMissing(err):
-		return s, f, nil // the link leads nowhere that can be told: it stands for itself
+		return nil // the link leads nowhere that can be told: it stands for itself
 	}
 	if follow {
 		s.Path, s.Links, s.Here = w.path(), w.links, nil
@@ -136,7 +134,7 @@ func (w *walker) look(name string, follow bool) (s Sight, f found, err error) {
 			s.Here = s.Shown
 		}
 	}
-	return s, f, nil
+	return nil
 }
 
 // last is the name that the walk has led to, in w.at.
@@ -156,11 +154,6 @@ func (w *walker) path() string {
 		return w.at.join(w.pending[0])
 	}
 	return path.Join("/", w.at.path, path.Join(w.pending...))[1:]
-}
-
-// find looks up what the walk has led to.
-func (w *walker) find() (found, error) {
-	return w.findHere(w.last())
 }
 
 // walkTo walks to where something was seen.

@@ -174,20 +174,20 @@ func (w *walker) step(name string, last bool) (done bool, err error) {
 			return false, nil
 		}
 	}
-	f, err := w.findHere(name)
-	if err != nil {
+	if err := w.find(name); err != nil {
+		w.found.at = nil
 		if last && err == syscall.ENOENT {
 			return true, nil
 		}
 		return false, err
 	}
 	switch {
-	case f.st.IsSymlink():
-		return false, w.follow(f, name)
+	case w.found.st.IsSymlink():
+		return false, w.follow(name)
 	case last:
-		w.found = f
 		return true, nil
-	case f.st.IsDir(): // made since it was looked up
+	case w.found.st.IsDir(): // made since it was looked up
+		w.found.at = nil
 		if w.races++; w.races > maxRaces {
 			return false, errRaced
 		}
@@ -254,12 +254,13 @@ func splitLast(path string) (parent, name string) {
 	return path[:i], path[i+1:]
 }
 
-// follow puts the target of the symlink name in its place.
-func (w *walker) follow(f found, name string) error {
+// follow puts the target of the symlink name, which was found, in its place.
+func (w *walker) follow(name string) error {
 	if w.links++; w.links > maxLinks {
 		return syscall.ELOOP
 	}
-	target, err := f.at.Readlink(name)
+	target, err := w.found.at.Readlink(name)
+	w.found.at = nil
 	if err != nil {
 		return err
 	}
@@ -307,28 +308,29 @@ type found struct {
 	since moment  // of its merged directory, if that is kept
 }
 
-// findHere is find where the walk is, with what is known of the name. Whoever
-// holds locks has to look himself: what he waited for may not have been heard
-// when the walk began.
-func (w *walker) findHere(name string) (f found, err error) {
+// find is FS.find where the walk is, with what is known of the name, into
+// w.found. Whoever holds locks has to look himself: what he waited for may not
+// have been heard when the walk began.
+func (w *walker) find(name string) error {
+	w.found = found{}
 	if w.since.dir != w.at {
-		return w.fsys.find(w.at, name)
+		return w.fsys.findBelow(&w.found, w.at, name, 0)
 	}
-	f.since = w.since
 	from := 0
 	known := w.since.about(name)
 	if known != nil {
 		from = known.layer
 	}
-	err = w.fsys.findBelow(&f, w.at, name, from)
+	err := w.fsys.findBelow(&w.found, w.at, name, from)
+	w.found.since = w.since
 	switch {
-	case known != nil || f.white:
+	case known != nil || w.found.white:
 	case err == syscall.ENOENT:
-		f.since.note(name, fact{layer: noLayer})
-	case err == nil && f.at != w.at.top():
-		f.since.note(name, fact{layer: f.layer})
+		w.since.note(name, fact{layer: noLayer})
+	case err == nil && w.found.at != w.at.top():
+		w.since.note(name, fact{layer: w.found.layer})
 	}
-	return f, err
+	return err
 }
 
 // find looks name in d up as far as its attributes need: the topmost object
