@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -85,7 +86,7 @@ func ParseLegacyHash(text string) (Hash, error) {
 	if !errors.Is(err, ErrNotAHash) {
 		return h, err
 	}
-	if err := checkCryptRounds(text); err != nil {
+	if err := checkCrypt(text); err != nil {
 		return Hash{}, err
 	}
 	for _, kind := range []struct {
@@ -194,22 +195,21 @@ func parseArgonCost(text string) (memory, time uint32, threads uint8, err error)
 	return uint32(m), uint32(t), uint8(p), nil
 }
 
-// checkCryptRounds refuses $5$ and $6$ hashes that are too dear. Any other text
-// passes.
-func checkCryptRounds(text string) error {
+// cryptSHA is what crypt(5) has of the kinds $5$ and $6$: rounds, a salt, a sum.
+// Who verifies passwords against anything else panics, at a login.
+var cryptSHA = regexp.MustCompile(`^\$(?:5|6)\$(?:rounds=([1-9][0-9]{3,8})\$)?[./0-9A-Za-z]{1,16}\$([./0-9A-Za-z]+)$`)
+
+// checkCrypt refuses $5$ and $6$ hashes that are damaged or too dear. Any other
+// text passes.
+func checkCrypt(text string) error {
 	if !strings.HasPrefix(text, "$5$") && !strings.HasPrefix(text, "$6$") {
 		return nil
 	}
-	rounds, ok := strings.CutPrefix(text[3:], "rounds=")
-	if !ok {
-		return nil
-	}
-	rounds, _, _ = strings.Cut(rounds, "$")
-	n, err := strconv.Atoi(rounds)
-	if err != nil {
+	parts := cryptSHA.FindStringSubmatch(text)
+	if parts == nil || len(parts[2]) != map[byte]int{'5': 43, '6': 86}[text[1]] {
 		return errors.New("a damaged hash")
 	}
-	if n > maxCryptRounds {
+	if n, err := strconv.Atoi(parts[1]); err == nil && n > maxCryptRounds { // none are the usual 5000
 		return fmt.Errorf("%d rounds keep a processor busy for seconds at each login; at most %d", n, maxCryptRounds)
 	}
 	return nil
