@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"overdav/overlay"
 )
@@ -88,9 +91,12 @@ func layerPath(layers []overlay.Layer, index int) string {
 }
 
 // unlock clears away what keeps the kernel from mounting an upper whose
-// server died.
+// server died: one, or with --config those of all shares.
 func unlock(e env, args []string) error {
-	flags := newFlagSet("unlock --upper DIR [--work DIR]", e.stdout)
+	if namesConfig(args) || len(args) == 0 && e.getenv("OVERDAV_CONFIG") != "" {
+		return unlockShares(e, args)
+	}
+	flags := newFlagSet("unlock --upper DIR [--work DIR] | --config FILE", e.stdout)
 	upper := flags.String("upper", "", "the upper `DIR` that was being served")
 	work := flags.String("work", "", "its work `DIR` (beside upper)")
 	stray := ""
@@ -98,14 +104,72 @@ func unlock(e env, args []string) error {
 		return err
 	}
 	if stray != "" || *upper == "" {
-		return &usageError{errors.New("unlock wants to know the upper"), "overdav unlock --upper DIR [--work DIR]"}
+		return &usageError{errors.New("unlock wants to know the upper"), "overdav unlock --upper DIR [--work DIR], or for all shares overdav unlock --config FILE"}
 	}
 	if *work == "" {
 		*work = workBeside(*upper)
 	}
-	if err := overlay.Unlock(*upper, *work); err != nil {
+	return unlockUpper(e.stdout, *upper, *work)
+}
+
+func unlockUpper(w io.Writer, upper, work string) error {
+	if err := overlay.Unlock(upper, work); err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stdout, "unlocked %s; the kernel can mount it\n", *upper)
+	fmt.Fprintf(w, "unlocked %s; the kernel can mount it\n", upper)
 	return nil
+}
+
+// namesConfig says whether args name a configuration file.
+func namesConfig(args []string) bool {
+	return slices.ContainsFunc(args, func(arg string) bool {
+		name, _, _ := strings.Cut(arg, "=")
+		return name == "--config" || name == "-config"
+	})
+}
+
+// unlockShares unlocks every upper of every share, those of users included. One
+// that cannot be unlocked keeps none of the others from it.
+func unlockShares(e env, args []string) error {
+	c, err := configure("unlock", args, e.getenv, e.stdout)
+	if err != nil {
+		return err
+	}
+	all, err := newShares(c, stateHome(e.getenv, os.Geteuid()), newLog(c.Log, e.stderr))
+	errs := []error{err}
+	for _, s := range all {
+		errs = append(errs, s.named(unlockShare(e.stdout, s.layers)))
+	}
+	return errors.Join(errs...)
+}
+
+// unlockShare unlocks every upper of a share.
+func unlockShare(w io.Writer, l *layers) error {
+	switch {
+	case l.Upper == "":
+		return nil // nothing is ever changed
+	case !l.perUser():
+		return unlockLayers(w, l)
+	}
+	users, err := l.users()
+	errs := []error{err}
+	for _, user := range users {
+		own, err := l.of(user)
+		if err == nil {
+			err = unlockLayers(w, own)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("user %s: %w", user, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// unlockLayers unlocks one upper, if overdav ever had it.
+func unlockLayers(w io.Writer, l *layers) error {
+	if _, err := os.Stat(filepath.Join(l.Work, "overdav")); errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(w, "%s was never served\n", l.Upper)
+		return nil
+	}
+	return unlockUpper(w, l.Upper, l.Work)
 }

@@ -32,7 +32,7 @@ type env struct {
 var commands = []command{
 	{"serve", "[DIR...]", "serve directories over WebDAV; what clients change goes elsewhere", serve},
 	{"check", "[DIR...]", "read the layers that serve would use and report what is wrong with them", check},
-	{"unlock", "--upper DIR [--work DIR]", "after a crash, let the kernel mount an upper again", unlock},
+	{"unlock", "--upper DIR | --config FILE", "after a crash, let the kernel mount an upper again", unlock},
 	{"reset", "SHARE [--user NAME]", "throw away what was changed in a share, or by one user", reset},
 	{"config", "check [DIR...]", "say what is wrong with the configuration that serve would use", configCommand},
 	{"hash-password", "", "print what the password on standard input is in the configuration", hashPassword},
@@ -68,7 +68,7 @@ func isHelp(arg string) bool { return arg == "-h" || arg == "-help" || arg == "-
 func printUsage(w io.Writer) {
 	fmt.Fprint(w, "usage: overdav COMMAND\n\n")
 	for _, c := range commands {
-		fmt.Fprintf(w, "  %-13s %-26s %s\n", c.name, c.args, c.short)
+		fmt.Fprintf(w, "  %-13s %-28s %s\n", c.name, c.args, c.short)
 	}
 	fmt.Fprint(w, "\noverdav COMMAND --help lists a command's flags.\n")
 }
