@@ -340,7 +340,7 @@ func TestShareOptionsTellTheEngineEverything(t *testing.T) {
 	got := reflect.ValueOf(share.engineOptions())
 	for i := range got.NumField() {
 		switch name := got.Type().Field(i).Name; name {
-		case "Events", "Hook": // not the operator's
+		case "Events", "Hook", "Made": // not the operator's
 		default:
 			if got.Field(i).IsZero() {
 				t.Errorf("Options.%s is zero though the share says otherwise", name)

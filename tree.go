@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/rs/zerolog"
 
@@ -38,6 +39,7 @@ func openTree(l *layers, s *share) (t *tree, err error) {
 	}
 	o := l.engineOptions()
 	o.Events = engineEvents(s.log, s.metrics)
+	o.Made = slices.Contains(l.made, l.Upper) && slices.Contains(l.made, l.Work)
 	if t.fsys, err = overlay.Open(o); err != nil {
 		return t, err
 	}

@@ -171,8 +171,8 @@ func NewLocks(o LockOptions) *Locks {
 	}
 }
 
-// OpenLocks returns the lock table that is kept in file, which is made if there
-// is none. One process at a time can have it; see ErrLocksInUse and
+// OpenLocks returns the lock table that is kept in file, which is made by the
+// first lock. One process at a time can have it; see ErrLocksInUse and
 // ErrLocksCorrupt.
 func OpenLocks(file string, o LockOptions) (*Locks, error) {
 	l := NewLocks(o)
@@ -238,14 +238,12 @@ func (l *Locks) openJournal(file string, locks []*Lock) ([]*Lock, error) {
 			return nil, err
 		}
 	}
-	if l.options.NoSync {
-		if l.journal, err = openJournal(file); err == nil {
-			l.journal.run(l.takeOver)
-		}
-		return locks, err
-	}
 	if err := os.Remove(journalName(file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
+	}
+	if l.options.NoSync {
+		l.journal = newJournal(file)
+		l.journal.run(l.takeOver)
 	}
 	return locks, nil
 }
@@ -735,11 +733,14 @@ func (l *Locks) commit() error {
 	if len(states) == 0 {
 		return nil // the commit that we waited for took ours along
 	}
-	write := l.writeStore
-	if l.journal != nil {
-		write = l.journal.write
+	err := l.store.make() // also for the journal's sake: it is whose the store is
+	switch {
+	case err != nil:
+	case l.journal != nil:
+		err = l.journal.write(states)
+	default:
+		err = l.writeStore(states)
 	}
-	err := write(states)
 	if err != nil {
 		l.mu.Lock()
 		defer l.mu.Unlock()

@@ -18,8 +18,9 @@ import (
 // token, the token, and the lock as the store has it, or nothing for one that
 // is gone. What is torn ends the journal.
 type lockJournal struct {
-	file *os.File
-	size int64 // of what counts: what a write left half done is written over
+	name string
+	file *os.File // nil: there is none before the first change
+	size int64    // of what counts: what a write left half done is written over
 
 	// pending is what the store does not know yet, by token.
 	pending map[string]*Lock
@@ -69,17 +70,19 @@ func replayJournal(file string) (states map[string]*Lock, err error) {
 	return states, nil
 }
 
-// openJournal begins an empty journal.
-func openJournal(file string) (*lockJournal, error) {
-	f, err := os.OpenFile(journalName(file), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	return &lockJournal{file: f, pending: make(map[string]*Lock), wake: make(chan struct{}, 1), stop: make(chan struct{})}, nil
+// newJournal returns an empty journal.
+func newJournal(file string) *lockJournal {
+	return &lockJournal{name: journalName(file), pending: make(map[string]*Lock), wake: make(chan struct{}, 1), stop: make(chan struct{})}
 }
 
 // write takes states, all or none.
-func (j *lockJournal) write(states map[string]*Lock) error {
+func (j *lockJournal) write(states map[string]*Lock) (err error) {
+	if j.file == nil {
+		if j.file, err = os.OpenFile(j.name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
+			j.file = nil
+			return err
+		}
+	}
 	var data []byte
 	for token, lock := range states {
 		var value []byte
@@ -112,6 +115,9 @@ func (j *lockJournal) write(states map[string]*Lock) error {
 // takenOver empties the journal: the store has all of it.
 func (j *lockJournal) takenOver() error {
 	clear(j.pending)
+	if j.file == nil {
+		return nil
+	}
 	if err := j.file.Truncate(0); err != nil {
 		return err // it goes on growing, and is taken over once more
 	}
@@ -146,6 +152,8 @@ func (j *lockJournal) halt() {
 
 // remove closes the journal and removes its file, when the store has all of it.
 func (j *lockJournal) remove() error {
-	name := j.file.Name()
-	return errors.Join(j.file.Close(), os.Remove(name))
+	if j.file == nil {
+		return nil
+	}
+	return errors.Join(j.file.Close(), os.Remove(j.name))
 }

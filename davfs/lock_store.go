@@ -41,8 +41,41 @@ var (
 	lockBucket     = []byte("locks")
 )
 
-// A lockStore is a file of locks.
-type lockStore struct{ db *bbolt.DB }
+// A lockStore is a file of locks. There is none before the first lock: most trees
+// never see one, and to make the file takes as long as all else that opening a
+// tree takes.
+type lockStore struct {
+	file   string
+	noSync bool
+	db     *bbolt.DB // nil: nothing was written yet
+}
+
+// openLockStore opens the store and returns the locks in it.
+func openLockStore(file string, noSync bool) (*lockStore, []*Lock, error) {
+	s := &lockStore{file: file, noSync: noSync}
+	if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
+		return s, nil, nil
+	}
+	locks, err := s.open()
+	return s, locks, err
+}
+
+// make makes the file, if there is none.
+// Errors: ErrLocksInUse when somebody else has made it since the store was opened.
+func (s *lockStore) make() error {
+	if s.db != nil {
+		return nil
+	}
+	_, err := os.Lstat(s.file)
+	switch {
+	case err == nil:
+		return fmt.Errorf("%s: %w", s.file, ErrLocksInUse)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	_, err = s.open()
+	return err
+}
 
 // lockRecord is a Lock on disk. Names and users are bytes, which JSON keeps
 // whether or not they are UTF-8.
@@ -57,8 +90,8 @@ type lockRecord struct {
 	Expires    time.Time `json:"expires"`
 }
 
-// openLockStore opens or makes the file and returns the locks in it.
-func openLockStore(file string, noSync bool) (store *lockStore, locks []*Lock, err error) {
+// open opens or makes the file and returns the locks in it.
+func (s *lockStore) open() (locks []*Lock, err error) {
 	var opened *os.File
 	defer func() {
 		if err != nil && opened != nil {
@@ -73,26 +106,27 @@ func openLockStore(file string, noSync bool) (store *lockStore, locks []*Lock, e
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			store, locks, err = nil, nil, fmt.Errorf("%s: %w: %v", file, ErrLocksCorrupt, r)
+			locks, err = nil, fmt.Errorf("%s: %w: %v", s.file, ErrLocksCorrupt, r)
 		}
 	}()
-	db, err := bbolt.Open(file, 0o600, &bbolt.Options{
+	db, err := bbolt.Open(s.file, 0o600, &bbolt.Options{
 		Timeout:      lockFileTimeout,
 		FreelistType: bbolt.FreelistMapType,
-		NoSync:       noSync,
+		NoSync:       s.noSync,
 		OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
 			opened, err = os.OpenFile(name, flag, mode)
 			return opened, err
 		},
 	})
 	if err != nil {
-		return nil, nil, lockOpenError(file, err)
+		return nil, lockOpenError(s.file, err)
 	}
 	locks, err = loadLocks(db, opened)
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("%s: %w", file, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("%s: %w", s.file, err), db.Close())
 	}
-	return &lockStore{db}, locks, nil
+	s.db = db
+	return locks, nil
 }
 
 // lockOpenError says what bbolt's errors mean to whoever starts the server.
@@ -173,6 +207,9 @@ func initLocks(tx *bbolt.Tx) error {
 // write stores locks by token, and deletes those that are nil, all or none. It
 // returns after they are on disk, unless the store was opened with noSync.
 func (s *lockStore) write(states map[string]*Lock) (err error) {
+	if err := s.make(); err != nil {
+		return err
+	}
 	defer func() {
 		if r := recover(); r != nil { // damage that came after opening
 			err = fmt.Errorf("%w: %v", ErrLocksCorrupt, r)
@@ -200,6 +237,9 @@ func (s *lockStore) write(states map[string]*Lock) (err error) {
 }
 
 func (s *lockStore) close() error {
+	if s.db == nil {
+		return nil
+	}
 	var err error
 	if s.db.NoSync {
 		err = s.db.Sync()

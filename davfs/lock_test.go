@@ -612,7 +612,7 @@ func TestLockThatCannotBeStoredIsNotGranted(t *testing.T) {
 	kept := mustLock(t, l, LockRequest{Root: at(t, "/kept")})
 	freed := mustLock(t, l, LockRequest{Root: at(t, "/freed")})
 	good := l.store
-	l.store = &lockStore{closedDB(t)}
+	l.store = &lockStore{db: closedDB(t)}
 
 	if _, err := l.Create(t.Context(), LockRequest{Root: at(t, "/f")}); !errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		t.Errorf("Create = %v, want %v", err, bolterrors.ErrDatabaseNotOpen)
@@ -1062,5 +1062,37 @@ func TestTornJournal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// Most trees never see a lock, and their tables make no file.
+func TestLockFileIsMadeByTheFirstLock(t *testing.T) {
+	for _, noSync := range []bool{false, true} {
+		dir := t.TempDir()
+		file := filepath.Join(dir, "locks")
+		open := func() *Locks {
+			t.Helper()
+			l, err := OpenLocks(file, LockOptions{NoSync: noSync})
+			mustDo(t, err)
+			return l
+		}
+		l := open()
+		mustDo(t, l.RemoveTree(Path{}))
+		mustDo(t, l.Close())
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("without a lock there is %v (%v)", left, err)
+		}
+		l = open()
+		made, err := l.Create(t.Context(), LockRequest{Root: treePath("a"), Principal: "alice"})
+		mustDo(t, err)
+		if _, err := OpenLocks(file, LockOptions{NoSync: noSync}); !errors.Is(err, ErrLocksInUse) {
+			t.Errorf("opened beside: %v", err)
+		}
+		mustDo(t, l.Close())
+		l = open()
+		if all := l.All(); len(all) != 1 || all[0].Token != made.Token {
+			t.Errorf("opened again it has %v", all)
+		}
+		mustDo(t, l.Close())
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"syscall"
 
 	"overdav/overlay/internal/at"
@@ -319,17 +320,55 @@ func rmdirEmpty(d *at.RWDir, name string) error {
 
 // refuseInUse asks the kernel whether upper or work belongs to a live mount
 // (compare ovl_inuse_trylock), in whatever mount namespace.
+//
+// The kernel takes its milliseconds to answer, so both are asked at once.
 func refuseInUse(p *plan) error {
-	for _, path := range []string{p.upper, p.work} {
-		answer := at.ProbeOverlay(path)
-		if errors.Is(answer, syscall.EPERM) {
-			answer = at.ProbeOverlayUnprivileged(path)
-		}
-		if p.inUse(path, answer) {
+	paths := [2]string{p.upper, p.work}
+	var answers [2]error
+	var asking sync.WaitGroup
+	for i, path := range paths {
+		asking.Go(func() {
+			answers[i] = at.ProbeOverlay(path)
+			if errors.Is(answers[i], syscall.EPERM) {
+				answers[i] = at.ProbeOverlayUnprivileged(path)
+			}
+		})
+	}
+	asking.Wait()
+	for i, path := range paths {
+		if p.inUse(path, answers[i]) {
 			return fmt.Errorf("%w: %q belongs to a mounted overlay; unmount it first", ErrInUse, path)
 		}
 	}
 	return nil
+}
+
+// probed are the mounts on which probe has found everything.
+var probed sync.Map // by probedMount
+
+// A probedMount is a mount as long as it is there, and a namespace of marks on it.
+type probedMount struct {
+	dev, mount uint64
+	prefix     string
+}
+
+// probeOnce is probe, unless this process has tried the mount before: what a file
+// system can do it goes on doing, and users' uppers are many on one. always tries it
+// in any case.
+func (fsys *FS) probeOnce(s *staging, path string, always bool) error {
+	var st at.Stat
+	if err := s.tmp.Stat(".", &st); err != nil {
+		return err
+	}
+	mount := probedMount{st.Dev, st.MountID, fsys.marks.prefix}
+	if _, tried := probed.Load(mount); tried && !always {
+		return nil
+	}
+	err := fsys.probe(s, path)
+	if err == nil {
+		probed.Store(mount, nil)
+	}
+	return err
 }
 
 // probe tries what an upper needs of its file system, in staging.

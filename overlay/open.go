@@ -230,7 +230,7 @@ func (fsys *FS) refuseOtherMarks(path string) error {
 //  1. The lock on upper, which another overdav would hold. The kernel is asked
 //     whether upper or work is in use.
 //  2. What a kernel mount forbids, in work/incompat and index, is refused. Up to
-//     here nothing was changed.
+//     here nothing was changed. Of what was made just now nobody asks.
 //  3. The lock on work.
 //  4. Staging and work are swept of what a crash left, but for its guard.
 //  5. The file system is tried.
@@ -252,14 +252,10 @@ func (fsys *FS) takeUpper(o Options, p *plan) (err error) {
 	if err := fsys.takeLock(fsys.root.upper.LockDir, p); err != nil {
 		return err
 	}
-	if err = refuseInUse(p); err != nil {
-		return err
-	}
-	if err = refuseIncompatible(fsys.work, p.work, fsys.marks); err != nil {
-		return err
-	}
-	if err = fsys.refuseMetacopies(p.upper); err != nil {
-		return err
+	if !o.Made {
+		if err = fsys.refuseUsed(p); err != nil {
+			return err
+		}
 	}
 	s, err := openStaging(fsys.work)
 	if s != nil {
@@ -293,22 +289,26 @@ func (fsys *FS) takeLock(lock func() (*at.File, error), p *plan) error {
 	return nil
 }
 
+// refuseUsed refuses what somebody else uses, or has left in a way that forbids
+// others to go on.
+func (fsys *FS) refuseUsed(p *plan) error {
+	if err := refuseInUse(p); err != nil {
+		return err
+	}
+	if err := refuseIncompatible(fsys.work, p.work, fsys.marks); err != nil {
+		return err
+	}
+	return fsys.refuseMetacopies(p.upper)
+}
+
 // prepareUpper is takeUpper from the lock on.
 func (fsys *FS) prepareUpper(o Options, p *plan, s *staging) error {
-	err := sweep(s)
-	if err == nil {
-		err = sweepWork(fsys.work)
+	if !o.Made {
+		if err := fsys.sweepAll(o, p, s); err != nil {
+			return err
+		}
 	}
-	if err == nil && o.NoGuard {
-		err = removeGuard(fsys.work)
-	}
-	if err != nil {
-		return layersError("work %q: cannot remove what was left in it: %w", p.work, err)
-	}
-	if err := s.remake(); err != nil {
-		return layersError("work %q: %w", p.work, err)
-	}
-	if err := fsys.probe(s, p.upper); err != nil {
+	if err := fsys.probeOnce(s, p.upper, o.Hook != nil); err != nil {
 		return err
 	}
 	if !o.NoGuard {
@@ -323,6 +323,24 @@ func (fsys *FS) prepareUpper(o Options, p *plan, s *staging) error {
 		return layersError("work %q: %w", p.work, err)
 	}
 	if err := fsys.tags.open(s); err != nil {
+		return layersError("work %q: %w", p.work, err)
+	}
+	return nil
+}
+
+// sweepAll removes what a crash, or a kernel mount, left in work.
+func (fsys *FS) sweepAll(o Options, p *plan, s *staging) error {
+	err := sweep(s)
+	if err == nil {
+		err = sweepWork(fsys.work)
+	}
+	if err == nil && o.NoGuard {
+		err = removeGuard(fsys.work)
+	}
+	if err != nil {
+		return layersError("work %q: cannot remove what was left in it: %w", p.work, err)
+	}
+	if err := s.remake(); err != nil {
 		return layersError("work %q: %w", p.work, err)
 	}
 	return nil

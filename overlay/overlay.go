@@ -101,6 +101,7 @@ type Options struct {
 	Durability  Durability
 	Quota       int64 // what upper may take, in bytes (quota.go); 0 is all there is room for
 	NoGuard     bool  // do not keep the kernel from mounting an upper that is being served
+	Made        bool  // Upper and Work were made for this Open: no mount can have them
 	Events      Events
 	Hook        at.Hook // for tests: asked before each change to the disk
 }
