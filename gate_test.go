@@ -112,8 +112,9 @@ func TestSlowClientsHoldNoPlace(t *testing.T) {
 		if got := <-got; got != "abcd <nil>" {
 			t.Errorf("the slow upload: %s", got)
 		}
-		go func() { _, _ = io.Copy(io.Discard, up) }()
-		go func() { _, _ = io.Copy(io.Discard, down) }()
+		for _, conn := range []io.Reader{up, down} { // both names get others below
+			go func() { _, _ = io.Copy(io.Discard, conn) }()
+		}
 		if got := <-got; got != fmt.Sprint(1<<20, " <nil>") {
 			t.Errorf("the slow download: %s", got)
 		}
