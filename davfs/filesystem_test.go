@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"golang.org/x/net/webdav"
@@ -274,3 +275,26 @@ func TestBrokenUploadLeavesTheOldFile(t *testing.T) {
 }
 
 func serveWith(t *testing.T, files map[string]string) *share { return serve(t, files) }
+
+// A body that comes in pieces is written when the buffer is full or the body
+// over, and its own error ends the copy, whatever that is.
+func TestCopyBufferedGathers(t *testing.T) {
+	for _, size := range []int64{-1, 5, 2 * smallFile} {
+		for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, errors.New("gone")} {
+			body := strings.Repeat("x", int(max(size, 5)))
+			var w pieces
+			n, err := copyBuffered(&w, io.MultiReader(iotest.OneByteReader(strings.NewReader(body)), iotest.ErrReader(end)), size)
+			if n != int64(len(body)) || err != end && (end != io.EOF || err != nil) {
+				t.Errorf("%d bytes that end with %v: copied %d, %v", len(body), end, n, err)
+			}
+			if len(w.sizes) != 1 {
+				t.Errorf("%d bytes were written in pieces of %v", len(body), w.sizes)
+			}
+		}
+	}
+	closed, w := io.Pipe()
+	closed.Close()
+	if _, err := copyBuffered(w, strings.NewReader("x"), 1); err != io.ErrClosedPipe {
+		t.Errorf("a write that failed: %v", err)
+	}
+}

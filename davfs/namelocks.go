@@ -23,64 +23,87 @@ type nameLock struct {
 	users int // guarded by nameLocks.mu
 }
 
+// A nameHold is a name that somebody has taken, or is about to.
+type nameHold struct {
+	name  string
+	alone bool
+	lock  *nameLock
+}
+
 // lock holds names until unlock is called. It must not be called by somebody
 // who holds any.
 func (l *nameLocks) lock(names ...string) (unlock func()) {
-	alone := make(map[string]bool)
+	holds := make([]nameHold, 0, 8)
 	for _, name := range names {
 		for up := range ancestors(name) {
-			alone[up] = alone[up] || false
+			holds = take(holds, up, false)
 		}
-		alone[name] = true
+		holds = take(holds, name, true)
 	}
-	// Everybody takes locks in the order of the names: nobody waits in a ring.
-	ordered := make([]string, 0, len(alone))
-	for name := range alone {
-		ordered = append(ordered, name)
+	if len(names) > 1 {
+		// Everybody takes locks in one order: nobody waits in a ring. A name and
+		// what contains it are in it already.
+		slices.SortFunc(holds, func(a, b nameHold) int { return strings.Compare(orderOf(a.name), orderOf(b.name)) })
 	}
-	slices.Sort(ordered)
-	taken := make([]*nameLock, len(ordered))
-	for i, name := range ordered {
-		taken[i] = l.use(name)
-		if alone[name] {
-			taken[i].Lock()
+	l.use(holds)
+	for _, h := range holds {
+		if h.alone {
+			h.lock.Lock()
 		} else {
-			taken[i].RLock()
+			h.lock.RLock()
 		}
 	}
-	return func() {
-		for i, name := range ordered {
-			if alone[name] {
-				taken[i].Unlock()
-			} else {
-				taken[i].RUnlock()
-			}
-			l.release(name)
-		}
-	}
+	return func() { l.release(holds) }
 }
 
-func (l *nameLocks) use(name string) *nameLock {
+// take adds a name to those to be held.
+func take(holds []nameHold, name string, alone bool) []nameHold {
+	for i := range holds {
+		if holds[i].name == name {
+			holds[i].alone = holds[i].alone || alone
+			return holds
+		}
+	}
+	return append(holds, nameHold{name: name, alone: alone})
+}
+
+// orderOf is what names are ordered by: whatever contains a name comes before
+// it, the root first.
+func orderOf(name string) string {
+	if name == "." {
+		return ""
+	}
+	return name
+}
+
+func (l *nameLocks) use(holds []nameHold) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.held == nil {
 		l.held = make(map[string]*nameLock)
 	}
-	lock := l.held[name]
-	if lock == nil {
-		lock = new(nameLock)
-		l.held[name] = lock
+	for i := range holds {
+		h := &holds[i]
+		if h.lock = l.held[h.name]; h.lock == nil {
+			h.lock = new(nameLock)
+			l.held[h.name] = h.lock
+		}
+		h.lock.users++
 	}
-	lock.users++
-	return lock
 }
 
-func (l *nameLocks) release(name string) {
+func (l *nameLocks) release(holds []nameHold) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	lock := l.held[name]
-	if lock.users--; lock.users == 0 {
-		delete(l.held, name)
+	for _, h := range holds {
+		if h.alone {
+			h.lock.Unlock()
+		} else {
+			h.lock.RUnlock()
+		}
+		if h.lock.users--; h.lock.users == 0 {
+			delete(l.held, h.name)
+		}
 	}
 }
 

@@ -42,7 +42,7 @@ func (h *Handler) put(w http.ResponseWriter, rq *request) error {
 	}
 	return h.upload(w, rq, func(u *upload) error {
 		u.sums = sums
-		_, err := u.ReadFrom(rq.bounded)
+		_, err := u.readFrom(rq.bounded, rq.ContentLength)
 		return err
 	})
 }

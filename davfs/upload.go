@@ -65,11 +65,16 @@ func (u *upload) ReadFrom(r io.Reader) (int64, error) {
 	if src, ok := r.(*File); ok && src.fs == u.fs && u.source == nil {
 		return u.copyFile(src)
 	}
+	return u.readFrom(r, -1)
+}
+
+// readFrom is ReadFrom for a client's content of size bytes; -1 is not known.
+func (u *upload) readFrom(r io.Reader, size int64) (int64, error) {
 	var w io.Writer = u.staged
 	if u.sums != nil {
 		w = io.MultiWriter(u.staged, u.sums)
 	}
-	n, err := copyBuffered(w, r)
+	n, err := copyBuffered(w, r, size)
 	if err != nil && u.failed == nil {
 		u.failed = err
 	}
@@ -112,11 +117,47 @@ func (u *upload) copyAttributes() error {
 // copyBuffers are of a size beyond which nothing gets faster.
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
-// copyBuffered is io.Copy with a large buffer and through no shortcut.
-func copyBuffered(w io.Writer, r io.Reader) (int64, error) {
+// copyBuffered is io.Copy of size bytes, or of as many as there are where that is
+// negative, with a buffer that is full before it is written: bodies come in
+// pieces. Small ones, of which many come at once, get a small buffer.
+func copyBuffered(w io.Writer, r io.Reader, size int64) (total int64, err error) {
+	if size >= 0 && size <= smallFile {
+		buf := smallBuffers.Get().(*[smallFile]byte)
+		defer smallBuffers.Put(buf)
+		return copyWith(buf[:], w, r)
+	}
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
-	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, *buf)
+	return copyWith(*buf, w, r)
+}
+
+func copyWith(buf []byte, w io.Writer, r io.Reader) (total int64, err error) {
+	for err == nil {
+		var n int
+		n, err = readFull(r, buf)
+		if n > 0 {
+			m, werr := w.Write(buf[:n])
+			total += int64(m)
+			if werr != nil {
+				return total, werr
+			}
+		}
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return total, err
+}
+
+// readFull fills buf. Unlike io.ReadFull it answers r's own error: a body that
+// breaks off ends with io.ErrUnexpectedEOF, one that is over with io.EOF.
+func readFull(r io.Reader, buf []byte) (n int, err error) {
+	for n < len(buf) && err == nil {
+		var m int
+		m, err = r.Read(buf[n:])
+		n += m
+	}
+	return n, err
 }
 
 // copyFrom begins the upload with the first keep bytes of a file, which must
@@ -142,7 +183,7 @@ func (u *upload) copyFrom(name string, seen *overlay.Info, keep int64) error {
 
 // writeRange writes r, which must have length bytes, at offset.
 func (u *upload) writeRange(r io.Reader, offset, length int64) error {
-	n, err := copyBuffered(io.NewOffsetWriter(u.staged, offset), io.LimitReader(r, length+1))
+	n, err := copyBuffered(io.NewOffsetWriter(u.staged, offset), io.LimitReader(r, length+1), length)
 	if err == nil && n != length {
 		return refuse(http.StatusBadRequest, "the body is not as long as its range")
 	}

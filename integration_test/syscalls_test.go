@@ -65,11 +65,11 @@ func TestSystemCallsOfSmallRequests(t *testing.T) {
 		method, path, destination string
 		most                      int
 	}{
+		{"PUT", "/cost/new", "", 18},
 		{"PUT", "/cost/new", "", 28},
-		{"PUT", "/cost/new", "", 32},
-		{"MOVE", "/cost/new", "/cost/moved", 26},
-		{"DELETE", "/cost/moved", "", 16},
-		{"MKCOL", "/cost/made/", "", 24},
+		{"MOVE", "/cost/new", "/cost/moved", 21},
+		{"DELETE", "/cost/moved", "", 13},
+		{"MKCOL", "/cost/made/", "", 12},
 		{"GET", "/docs/deep/c", "", 11},
 		{"PROPFIND", "/docs/deep/c", "", 8},
 	} {

@@ -135,7 +135,7 @@ func (fsys *FS) trySetAttribute(name string, follow bool, set func(target) error
 	if err != nil {
 		return t.end(err)
 	}
-	if f.layer != 0 {
+	if f.layer != 0 || follow && f.st.IsSymlink() { // a link came there since the walk
 		return t.end(errRaced)
 	}
 	if err := fsys.refuseMarked(f.at, p.name); err != nil {
@@ -235,12 +235,21 @@ const (
 
 // copyAttributes gives a copy the attributes of a lower object, in the order
 // in which none spoils another: chown(2) clears setuid and the capabilities,
-// chmod(2) rewrites the ACL, a read-only mode refuses user attributes.
-func (fsys *FS) copyAttributes(src *lowerObject, t *temp) error {
+// chmod(2) rewrites the ACL, a read-only mode refuses user attributes. A file
+// that has the owner and the permissions already keeps them: to ask costs less.
+func (fsys *FS) copyAttributes(src *lowerObject, t *temp) (err error) {
 	to := t.attributes()
-	squashed, err := chownAs(to, &src.st)
-	if err != nil {
-		return err
+	var own at.Stat // zero: not asked
+	if t.file != nil {
+		if err := t.file.Stat(&own); err != nil {
+			return err
+		}
+	}
+	squashed, owned := false, t.file != nil && own.UID == src.st.UID && own.GID == src.st.GID
+	if !owned {
+		if squashed, err = chownAs(to, &src.st); err != nil {
+			return err
+		}
 	}
 	strip := squashed || src.layer.nosuid
 	late, err := fsys.copyXattrs(src.at, src.name, to, strip)
@@ -255,8 +264,10 @@ func (fsys *FS) copyAttributes(src *lowerObject, t *temp) error {
 			return err
 		}
 	}
-	if err := chmodAs(to, &src.st, strip); err != nil {
-		return err
+	if !owned || len(late) > 0 || own.Mode&0o7777 != src.st.Mode&0o7777 {
+		if err := chmodAs(to, &src.st, strip); err != nil {
+			return err
+		}
 	}
 	for _, attr := range late {
 		if err := to.Setxattr(attr.name, attr.value); err != nil {

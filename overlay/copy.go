@@ -3,7 +3,6 @@ package overlay
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"sync/atomic"
 	"syscall"
 
@@ -197,7 +196,6 @@ func (fsys *FS) copyToStaging(path string, to *temp, isDir, shallow bool) error 
 // A copier copies one object after another to staging, for a treeCopy.
 type copier struct {
 	*treeCopy
-	buf   []byte // for small files
 	names []byte // for the names of attributes
 }
 
@@ -322,10 +320,6 @@ func (c *copier) readAttributes(src *source, d *dir, from *at.Dir, name string) 
 	return err
 }
 
-// smallFile is read and written at once: that takes fewer calls than a reflink
-// or copy_file_range, and less time.
-const smallFile = 64 << 10
-
 // copyFile makes a copy of src, which it closes; keep is what the directory lets
 // its files keep, nil for a file that is copied alone. In a directory those keep
 // their tags that have attributes, which may tell of their content.
@@ -336,7 +330,7 @@ func (c *copier) copyFile(src *source, to *temp, keep *kept) error {
 		return err
 	}
 	defer file.Close()
-	if err = c.copyContent(file, src); err != nil {
+	if err = c.fsys.copyWhole(file, src.file, &src.st); err != nil {
 		return err
 	}
 	alone := keep == nil
@@ -360,29 +354,6 @@ func (c *copier) copyFile(src *source, to *temp, keep *kept) error {
 	}
 	c.fsys.tags.keep(src.tag(c.fsys), &made) // the same content
 	return nil
-}
-
-func (c *copier) copyContent(to *at.RWFile, src *source) error {
-	size := src.st.Size
-	if size == 0 {
-		return nil
-	}
-	if size > smallFile || src.st.Blocks*512 < size { // large, or with holes
-		return c.fsys.copyContent(to, src.file, size)
-	}
-	if err := c.fsys.hasRoom(size); err != nil {
-		return err
-	}
-	if c.buf == nil {
-		c.buf = make([]byte, smallFile)
-	}
-	if _, err := src.file.ReadAt(c.buf[:size], 0); err == io.EOF {
-		return errShorter
-	} else if err != nil {
-		return err
-	}
-	_, err := to.Write(c.buf[:size])
-	return err
 }
 
 // kept are the permissions that files keep which are made with them in one

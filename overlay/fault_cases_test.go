@@ -349,6 +349,12 @@ func seenFaults() (cases []faultCase) {
 		put.methods = append(put.methods, "Staged.CommitOver")
 		cases = append(cases, put, onObject("RemoveSeen", "m", objectNamed(name), removeSeen))
 	}
+	for _, name := range []string{"absent", "whitedOut", "covering file"} {
+		put := onObject("StageSeen", "m", objectNamed(name), stageSeen) // where something is, they change places
+		put.name += " without durability"
+		put.options = func(o *overlay.Options) { o.Durability = overlay.DurabilityNone }
+		cases = append(cases, put)
+	}
 	for _, parent := range []string{"m", "lo"} {
 		for _, name := range []string{"absent", "whitedOut"} {
 			if parent == "lo" && name == "whitedOut" {

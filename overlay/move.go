@@ -36,10 +36,24 @@ func (fsys *FS) move(src, dst string, overwrite bool) error {
 }
 
 func (r renaming) moveUntilDone(src, dst string) (copied int64, err error) {
-	isDir := r.sawOld.isDir() || r.sawNew.isDir()
-	return r.fsys.untilRenamed(func(exclusive, full bool) (string, error) {
-		return r.tryMove(src, dst, full, exclusive || isDir)
+	a := attempt{exclusive: r.sawOld.isDir() || r.sawNew.isDir(), seen: r.sawOld != nil}
+	if r.isSmallAndNew() {
+		if a.copy, err = r.fsys.copyToMove(src, r.sawOld); err != nil {
+			return 0, err
+		}
+	}
+	return r.fsys.untilRenamed(a, func(a attempt) (string, error) {
+		r.copy = a.copy
+		return r.tryMove(src, dst, a.full, a.exclusive)
 	})
+}
+
+// isSmallAndNew says that a small file of a lower was seen, and nothing where
+// it is to go: it is copied before the first attempt, which would find nothing
+// but that it must be.
+func (r *renaming) isSmallAndNew() bool {
+	return r.sawOld != nil && r.sawOld.Here != nil && r.sawOld.Here.layer != 0 && r.sawOld.Here.st.IsRegular() &&
+		r.sawOld.Here.st.Size <= smallFile && r.sawNew.Here == nil
 }
 
 // errInTheWay: what is at the destination must go by way of a placeholder.

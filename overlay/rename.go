@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"syscall"
+	"time"
 
 	"overdav/overlay/internal/at"
 )
@@ -36,19 +37,78 @@ var (
 )
 
 func (fsys *FS) rename(oldname, newname string, replace bool) error {
-	_, err := fsys.untilRenamed(func(exclusive, _ bool) (string, error) {
-		return renaming{fsys: fsys, replace: replace}.try(oldname, newname, exclusive)
+	_, err := fsys.untilRenamed(attempt{}, func(a attempt) (string, error) {
+		return renaming{fsys: fsys, replace: replace, copy: a.copy}.try(oldname, newname, a.exclusive)
 	})
 	return err
+}
+
+// An attempt is what was found out, and done, for a rename before it is tried.
+type attempt struct {
+	exclusive bool      // it needs the tree for itself
+	full      bool      // and goes by way of a placeholder
+	seen      bool      // somebody saw what moves
+	up        bool      // and it has been copied up since: what was seen is no longer true
+	copy      *fileCopy // of the file of a lower that moves; nil: none was made
+}
+
+// A fileCopy is a staged copy of an object of a lower that is no directory.
+type fileCopy struct {
+	src   *lowerObject
+	temp  *temp
+	began time.Time
+	used  bool // it has a name in upper
+}
+
+func (c *fileCopy) close() {
+	if c != nil {
+		c.temp.close()
+		c.src.close()
+	}
+}
+
+// copied raises the event, if content was copied and is used, and returns how
+// many bytes.
+func (c *fileCopy) copied(fsys *FS) int64 {
+	if c == nil || !c.used || c.src.metacopy {
+		return 0
+	}
+	fsys.copiedUp(c.src.path, c.src.st.Size, c.began)
+	if c.src.file == nil {
+		return 0
+	}
+	return c.src.st.Size
+}
+
+// copyToMove makes a copy of the object of a lower that path shows; nil when
+// upper shows it, or when it is a directory, which the next attempt will see.
+func (fsys *FS) copyToMove(path string, seen *Sight) (*fileCopy, error) {
+	defer fsys.copying.lock(path)()
+	c := &fileCopy{began: time.Now()}
+	var err error
+	if c.src, err = fsys.openLower(path, false, anyContent, seen); err != nil || c.src == nil || c.src.isDir {
+		return nil, err
+	}
+	if c.temp, err = fsys.stageCopy(c.src, anyContent); err != nil {
+		c.src.close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // untilRenamed tries until it is done, and does in between what an attempt says
 // must be done first to the merged path that it returns. copied is how many bytes
 // of content were copied up for it.
-func (fsys *FS) untilRenamed(try func(exclusive, full bool) (path string, err error)) (copied int64, err error) {
-	exclusive, full := false, false
+func (fsys *FS) untilRenamed(a attempt, try func(attempt) (path string, err error)) (copied int64, err error) {
+	defer func() {
+		copied += a.copy.copied(fsys)
+		a.copy.close()
+	}()
 	for range maxRaces {
-		path, err := try(exclusive, full)
+		if a.seen && (a.up || a.copy != nil && a.copy.used) {
+			return copied, ErrChanged
+		}
+		path, err := try(a)
 		var n int64
 		switch err {
 		default:
@@ -56,13 +116,13 @@ func (fsys *FS) untilRenamed(try func(exclusive, full bool) (path string, err er
 		case errRaced:
 			continue
 		case errIsTree:
-			exclusive = true
+			a.exclusive = true
 			continue
 		case errInTheWay:
-			full, exclusive = true, true
+			a.full, a.exclusive = true, true
 			continue
 		case errNotUp:
-			n, err = fsys.copyUpCounted(path, false, anyContent)
+			n, err = a.raise(fsys, path)
 		case errContentFar:
 			n, err = fsys.copyUpCounted(path, false, wholeContent)
 		case errNotWhole:
@@ -74,6 +134,18 @@ func (fsys *FS) untilRenamed(try func(exclusive, full bool) (path string, err er
 		}
 	}
 	return copied, errRaced
+}
+
+// raise has a file of a lower copied: for a rename in one step to staging, from
+// where it takes its name in upper under the same locks as it is renamed.
+func (a *attempt) raise(fsys *FS, path string) (copied int64, err error) {
+	if a.full {
+		a.up = true
+		return fsys.copyUpCounted(path, false, anyContent)
+	}
+	a.copy.close() // of what was there before
+	a.copy, err = fsys.copyToMove(path, nil)
+	return 0, err
 }
 
 // try renames once what r says. path is the merged path of what must be
@@ -93,13 +165,18 @@ func (r renaming) try(oldname, newname string, exclusive bool) (path string, err
 	if r.old.isDir() && !exclusive {
 		return path, t.endFor(errIsTree)
 	}
-	if r.oldIs == lowerOnly && !r.old.isDir() {
+	if r.oldIs == lowerOnly && !r.old.isDir() && !r.hasCopy() {
 		return path, t.endFor(errNotUp)
 	}
 	if err = r.raise(); err == nil {
 		err = r.move()
 	}
 	return path, t.end(err)
+}
+
+// hasCopy says whether there is a copy of what moves.
+func (r *renaming) hasCopy() bool {
+	return r.copy != nil && !r.copy.used && r.copy.src.st.Same(&r.old.lower) && r.copy.src.st.Ctime.Equal(r.old.lower.Ctime)
 }
 
 // endFor ends a transaction that changed nothing, to say what it waits for.
@@ -119,8 +196,11 @@ type renaming struct {
 	old, new *entry
 	oldIs    presence
 	newIs    presence
-	same     bool   // both names are one object: nothing is to be done
-	locked   bool   // the names in both directories are
+	same     bool // both names are one object: nothing is to be done
+	locked   bool // the names in both directories are
+	free     bool // upper had nothing at the new name, and was not looked at again
+	copy     *fileCopy
+	raised   bool   // and has its name in upper, by this attempt
 	sawOld   *Sight // nil: nobody looked before
 	sawNew   *Sight
 }
@@ -150,10 +230,7 @@ func (r *renaming) look() error {
 		return syscall.EBUSY
 	}
 	var err error
-	if r.old, r.oldIs, err = r.t.lookup(r.from); err != nil {
-		return err
-	}
-	if err = r.sawOld.stillEntry(r.old); err != nil {
+	if r.old, r.oldIs, err = r.t.lookupSeen(r.from, r.sawOld); err != nil {
 		return err
 	}
 	if !r.old.exists() {
@@ -162,11 +239,13 @@ func (r *renaming) look() error {
 	if inside(to, from) {
 		return syscall.EINVAL
 	}
-	if r.new, r.newIs, err = r.t.lookup(r.to); err != nil {
-		return err
-	}
-	if err = r.sawNew.stillEntry(r.new); err != nil {
-		return err
+	if r.free = r.sawNew.isFree(r.to.dir); r.free {
+		r.new, r.newIs = &entry{name: r.to.name}, absent
+	} else {
+		r.free = r.sawNew.lowerFile(r.to.dir) != nil
+		if r.new, r.newIs, err = r.t.lookupSeen(r.to, r.sawNew); err != nil {
+			return err
+		}
 	}
 	if r.distinct && (from == to || inside(from, to)) {
 		return syscall.EINVAL
@@ -260,7 +339,8 @@ func (r *renaming) raise() error {
 
 // move does it (compare ovl_rename):
 //
-//  1. A directory of a lower is copied up. Nobody sees it.
+//  1. A directory of a lower is copied up; a file's copy takes the name, when
+//     the directory is marked impure. Nobody sees it.
 //  2. An empty directory in the way that holds whiteouts changes places with an
 //     opaque empty one. Nobody sees it.
 //  3. The new parent is marked impure.
@@ -277,15 +357,9 @@ func (r *renaming) move() error {
 		return nil
 	}
 	if r.oldIs == lowerOnly {
-		if !r.old.isDir() {
-			return errNotUp
-		}
-		e, err := r.t.copyUpDir(r.from.dir, r.old)
-		if err != nil {
+		if err := r.copyUp(); err != nil {
 			return err
 		}
-		r.t.keep(e.dir)
-		r.old, r.oldIs = e, fsys.presence(r.from.dir, e)
 	}
 	if r.new.isDir() && r.new.inUpper {
 		if err := fsys.clearWhiteouts(r.t, r.to.dir, r.new); err != nil {
@@ -297,17 +371,59 @@ func (r *renaming) move() error {
 			return err
 		}
 	}
-	if err := r.mark(); err != nil {
-		return err
-	}
+	kept, err := r.tag(), r.mark()
 	r.t.changed(r.to.dir.upper)
 	r.t.changed(r.from.dir.upper)
-	if err := r.renameUpper(); err != nil {
+	if err == nil {
+		err = r.renameUpper()
+	}
+	switch {
+	case err == nil && r.old.upper.IsRegular():
+		fsys.keepTag(kept, &r.to.dir.upper.Dir, r.to.name)
+	case err != nil && r.raised:
+		fsys.keepTag(kept, &r.from.dir.upper.Dir, r.from.name) // it stays where it is, copied up
+	}
+	return err
+}
+
+// tag is that of the file that moves.
+func (r *renaming) tag() tag {
+	if r.raised {
+		return derivedTag(&r.old.lower)
+	}
+	return r.fsys.tags.of(&r.old.upper)
+}
+
+// copyUp has upper hold what moves, under its old name. The directory's times
+// are not put back, as after other copying up: the rename changes them.
+func (r *renaming) copyUp() error {
+	if r.old.isDir() {
+		e, err := r.t.copyUpDir(r.from.dir, r.old)
+		if err != nil {
+			return err
+		}
+		r.t.keep(e.dir)
+		r.old, r.oldIs = e, r.fsys.presence(r.from.dir, e)
+		return nil
+	}
+	if !r.hasCopy() {
+		return errNotUp
+	}
+	if err := r.fsys.markImpure(r.from.dir); err != nil {
 		return err
 	}
-	if r.old.upper.IsRegular() {
-		fsys.keepTag(fsys.tags.of(&r.old.upper), &r.to.dir.upper.Dir, r.to.name)
+	r.t.changed(r.from.dir.upper)
+	if err := r.copy.temp.place(r.from.dir.upper, r.from.name); err != nil {
+		switch {
+		case !errors.Is(err, syscall.EEXIST):
+			return err
+		case r.sawOld != nil:
+			return ErrChanged // upper has got something since
+		}
+		return errRaced
 	}
+	r.copy.used, r.raised = true, true
+	r.old.inUpper, r.old.upper, r.oldIs = true, r.old.lower, covering
 	return nil
 }
 
@@ -322,8 +438,14 @@ func (r *renaming) renameUpper() error {
 	case r.old.isDir() && r.newIs == whitedOut:
 		flag, cleanup = at.RenameExchange, true
 	}
+	if r.free {
+		flag |= at.RenameNoReplace
+	}
 	from, to := r.from.dir.upper, r.to.dir.upper
 	if err := from.Rename(r.from.name, to, r.to.name, flag); err != nil {
+		if r.free && errors.Is(err, syscall.EEXIST) {
+			return ErrChanged
+		}
 		return raced(err)
 	}
 	if cleanup {

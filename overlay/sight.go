@@ -159,6 +159,12 @@ func (w *walker) path() string {
 // walkTo walks to where something was seen.
 // Errors: ErrChanged when a symlink is on the way now.
 func (t *txn) walkTo(s *Sight) (place, error) {
+	parent, name := splitLast(s.Path)
+	for _, d := range t.opened {
+		if d != nil && d.path == parent && name != "." {
+			return place{d, name}, nil // walked to already, as a change of two names in it does
+		}
+	}
 	p, err := t.walk(s.Path, false)
 	if err == nil && p.path() != s.Path {
 		err = ErrChanged

@@ -17,7 +17,9 @@ func sightTree(t *testing.T) (fsys *overlay.FS, upper string) {
 	mustMkdir(t, upper)
 	mustMkdir(t, filepath.Join(dir, "work"))
 	mustWrite(t, filepath.Join(lower, "d/f"), 3)
-	mustWrite(t, filepath.Join(lower, "e/n"), 3)
+	for _, name := range []string{"e/n", "g/n", "h/m"} {
+		mustWrite(t, filepath.Join(lower, name), 3)
+	}
 	for link, target := range map[string]string{"to-d": "d", "d/to-f": "f", "lost": "d/gone", "loop": "loop"} {
 		if err := os.Symlink(target, filepath.Join(lower, link)); err != nil {
 			t.Fatal(err)
@@ -179,29 +181,90 @@ func TestMakingWhereNothingWasSeen(t *testing.T) {
 	}
 }
 
-// A file of a lower is deleted by what was seen, unless upper has got something
+// A file of a lower is changed by what was seen, unless upper has got something
 // of its name since.
-func TestRemovingALowerFileThatWasSeen(t *testing.T) {
+func TestChangingALowerFileThatWasSeen(t *testing.T) {
+	for name, change := range map[string]func(fsys *overlay.FS, seen overlay.Sight) error{
+		"remove": func(fsys *overlay.FS, seen overlay.Sight) error { return fsys.RemoveSeen(seen) },
+		"move": func(fsys *overlay.FS, seen overlay.Sight) error {
+			_, err := fsys.MoveSeen(seen, mustLook(t, fsys, "d/moved"), false)
+			return err
+		},
+		"move over": func(fsys *overlay.FS, seen overlay.Sight) error {
+			_, err := fsys.MoveSeen(mustLook(t, fsys, "d/other"), seen, true)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fsys, upper := sightTree(t)
+			if err := fsys.Symlink("x", "d/other"); err != nil { // upper has d
+				t.Fatal(err)
+			}
+			mustLook(t, fsys, "d/f") // d is kept open
+			seen := mustLook(t, fsys, "d/f")
+			mustWrite(t, filepath.Join(upper, "d/f"), 4)
+			if err := change(fsys, seen); !errors.Is(err, overlay.ErrChanged) {
+				t.Errorf("with another file over it: %v, want ErrChanged", err)
+			}
+			if now := mustLook(t, fsys, "d/f"); now.Here == nil || now.Here.Size() != 4 {
+				t.Errorf("what came since is %+v now", now.Here)
+			}
+			if now := mustLook(t, fsys, "d/moved"); now.Here != nil {
+				t.Errorf("moved, and refused: %+v", now.Here)
+			}
+			if err := os.Remove(filepath.Join(upper, "d/f")); err != nil {
+				t.Fatal(err)
+			}
+			if err := change(fsys, mustLook(t, fsys, "d/f")); err != nil {
+				t.Error(err)
+			}
+			now := mustLook(t, fsys, "d/f")
+			if name == "move over" && (now.Here == nil || now.Here.Mode().IsRegular()) || name != "move over" && now.Here != nil {
+				t.Errorf("changed, and there: %+v", now.Here)
+			}
+		})
+	}
+}
+
+// A file of a lower that is moved by what was seen is copied once, keeps its
+// entity tag, and leaves nothing in staging; so it is when something came to the
+// new name meanwhile, and then nothing has moved.
+func TestMovingALowerFileThatWasSeen(t *testing.T) {
 	fsys, upper := sightTree(t)
 	if err := fsys.Symlink("x", "d/other"); err != nil { // upper has d
 		t.Fatal(err)
 	}
 	mustLook(t, fsys, "d/f") // d is kept open
-	seen := mustLook(t, fsys, "d/f")
-	mustWrite(t, filepath.Join(upper, "d/f"), 4)
-	if err := fsys.RemoveSeen(seen); !errors.Is(err, overlay.ErrChanged) {
-		t.Errorf("with another file over it: %v, want ErrChanged", err)
+	src, dst := mustLook(t, fsys, "d/f"), mustLook(t, fsys, "d/moved")
+	mustWrite(t, filepath.Join(upper, "d/moved"), 5)
+	if _, err := fsys.MoveSeen(src, dst, true); !errors.Is(err, overlay.ErrChanged) {
+		t.Errorf("onto what came since: %v, want ErrChanged", err)
 	}
-	if now := mustLook(t, fsys, "d/f"); now.Here == nil || now.Here.Size() != 4 {
-		t.Errorf("what came since is %+v now", now.Here)
+	if now := mustLook(t, fsys, "d/f"); now.Here == nil || now.Here.ETag() != src.Here.ETag() {
+		t.Errorf("refused, and what was to move is %+v", now.Here)
 	}
-	if err := os.Remove(filepath.Join(upper, "d/f")); err != nil {
+	if now := mustLook(t, fsys, "d/moved"); now.Here == nil || now.Here.Size() != 5 {
+		t.Errorf("refused, and what came since is %+v", now.Here)
+	}
+	copied, err := fsys.MoveSeen(mustLook(t, fsys, "e/n"), mustLook(t, fsys, "d/n"), false)
+	if err != nil || copied != 3 {
+		t.Errorf("copied %d bytes, %v; want 3", copied, err)
+	}
+	// Over a directory it goes by way of a placeholder, and is copied up before:
+	// then it is no longer what was seen, and somebody must look again.
+	_, err = fsys.MoveSeen(mustLook(t, fsys, "g/n"), mustLook(t, fsys, "h"), true)
+	if !errors.Is(err, overlay.ErrChanged) {
+		t.Errorf("over a directory: %v, want ErrChanged", err)
+	}
+	if _, err = fsys.MoveSeen(mustLook(t, fsys, "g/n"), mustLook(t, fsys, "h"), true); err != nil {
+		t.Errorf("over a directory, looked at again: %v", err)
+	}
+	moved := mustLook(t, fsys, "d/n")
+	if gone := mustLook(t, fsys, "e/n"); gone.Here != nil || moved.Here == nil || moved.Here.Size() != 3 {
+		t.Errorf("moved: %+v, left: %+v", moved.Here, gone.Here)
+	}
+	if err := fsys.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := fsys.RemoveSeen(mustLook(t, fsys, "d/f")); err != nil {
-		t.Error(err)
-	}
-	if now := mustLook(t, fsys, "d/f"); now.Here != nil {
-		t.Errorf("deleted, and there: %+v", now.Here)
-	}
+	stagingEmpty(t, filepath.Join(filepath.Dir(upper), "work"))
 }

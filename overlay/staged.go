@@ -20,6 +20,7 @@ type Staged struct {
 	temp    *temp
 	modTime time.Time // zero: when it was written
 	old     *at.Stat  // of the file whose attributes the content has; nil for none
+	plain   bool      // the content has no ACL: its directory passes none on
 	done    bool
 }
 
@@ -93,6 +94,11 @@ func (fsys *FS) stageAt(t *txn, p place, f found, lookErr error, perm fs.FileMod
 	if err != nil {
 		return nil, t.end(err)
 	}
+	plain := false
+	if p.dir.cache != nil { // else to find out costs more than it saves
+		in, err := p.dir.passesOn()
+		plain = err == nil && in.acl == nil
+	}
 	temp, err := fsys.staging.newFile(p.dir.upper, at.Perm(perm))
 	if err != nil {
 		return nil, t.end(err)
@@ -101,7 +107,7 @@ func (fsys *FS) stageAt(t *txn, p place, f found, lookErr error, perm fs.FileMod
 		temp.close()
 		return nil, err
 	}
-	return &Staged{fsys: fsys, path: p.path(), temp: temp}, nil
+	return &Staged{fsys: fsys, path: p.path(), temp: temp, plain: plain}, nil
 }
 
 // refuseReplace refuses to replace what chattr protects.
@@ -312,7 +318,7 @@ func (s *Staged) replaced(p place, seen *Sight) (f found, old *at.Stat, err erro
 func (s *Staged) takeAttributes(p place, f found, old *at.Stat) error {
 	s.old = nil
 	if old != nil {
-		if err := s.fsys.inherit(f, p.name, s.temp.file); err != nil {
+		if err := s.fsys.inherit(f, p.name, s.temp.file, s.plain); err != nil {
 			return err
 		}
 		st := *old
@@ -334,20 +340,26 @@ func (s *Staged) isTaken(now *at.Stat) bool {
 }
 
 // show gives the content its name: a link where upper has none of it, a rename
-// over a file or a whiteout.
+// over a file or a whiteout. Where nothing is synced they change places instead,
+// and the old goes with the Staged: a rename over a file has ext4 write the new
+// content out first (auto_da_alloc, ext4(5)), and then wait for that when it is
+// replaced in turn.
 //
 // Preconditions: the names in p.dir are locked.
 func (s *Staged) show(t *txn, p place, f found, old *at.Stat) error {
 	t.changed(p.dir.upper)
-	if f.white || old != nil && f.layer == 0 {
-		return s.temp.replace(p.dir.upper, p.name)
+	switch {
+	case !f.white && (old == nil || f.layer != 0):
+		return s.temp.place(p.dir.upper, p.name)
+	case s.fsys.durability == DurabilityNone:
+		return raced(s.temp.exchange(p.dir.upper, p.name))
 	}
-	return s.temp.place(p.dir.upper, p.name)
+	return s.temp.replace(p.dir.upper, p.name)
 }
 
 // inherit gives new content the attributes of the regular file that it
-// replaces.
-func (fsys *FS) inherit(f found, name string, to *at.RWFile) error {
+// replaces. plain says that the new content has no ACL.
+func (fsys *FS) inherit(f found, name string, to *at.RWFile, plain bool) error {
 	var own at.Stat
 	if err := to.Stat(&own); err != nil {
 		return err
@@ -361,9 +373,11 @@ func (fsys *FS) inherit(f found, name string, to *at.RWFile) error {
 	if err != nil {
 		return err
 	}
-	hadACL, err := dropACL(to)
-	if err != nil {
-		return err
+	hadACL := false
+	if !plain {
+		if hadACL, err = dropACL(to); err != nil {
+			return err
+		}
 	}
 	if perm := withoutPrivileges(&f.st); hadACL || own.Mode&0o7777 != perm {
 		if err := to.Chmod(perm); err != nil {

@@ -173,7 +173,7 @@ func (d *RWDir) Rename(name string, to *RWDir, newName string, flag RenameFlag) 
 			return sysRename(d.fd, name, to.fd, newName, uint(flag))
 		})
 	}
-	if flag == RenameExchange || flag == RenameNoReplace {
+	if flag&(RenameExchange|RenameNoReplace) != 0 {
 		return rename()
 	}
 	return to.gives(newName, rename) // what it replaces
