@@ -592,6 +592,7 @@ func TestNoSyncWaitsForNoDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		mustLock(t, l, LockRequest{Root: treePath("a")}) // which makes the file
 		if got := l.store.db.NoSync; got != noSync {
 			t.Errorf("NoSync %t: bbolt has %t", noSync, got)
 		}
