@@ -189,14 +189,12 @@ func parseSums(value, etag string) (s sums, ok bool) {
 	return s, err1 == nil && err2 == nil
 }
 
-// keepSums keeps the checksums of an upload that was committed.
-//
-// Preconditions: p is locked.
-func (h *Handler) keepSums(p Path, u *upload) {
+// keepSums has the checksums of an upload kept when it is committed. Where that
+// cannot be, the file is only less convenient.
+func (u *upload) keepSums() {
 	if u.sums == nil {
 		return
 	}
-	value := entityTag(u.committed) + " " + u.sums.sums().property()
-	// The file is written; without its checksums it is only less convenient.
-	_ = h.tree.Setxattr(p.Name(), sumsAttr, []byte(value))
+	property := u.sums.sums().property()
+	u.staged.SetNote(sumsAttr, func(etag string) []byte { return []byte(`"` + etag + `" ` + property) })
 }

@@ -84,6 +84,7 @@ func (h *Handler) upload(w http.ResponseWriter, rq *request, fill func(*upload) 
 	if setMtime = setMtime && err == nil; setMtime {
 		u.staged.SetModTime(mtime)
 	}
+	u.keepSums()
 	if u.staged.Path() != rq.real.Name() {
 		return syscall.ESTALE // it was staged where a link led meanwhile
 	}
@@ -94,11 +95,7 @@ func (h *Handler) upload(w http.ResponseWriter, rq *request, fill func(*upload) 
 		if u.replaces != nil && !u.replaces(rq.info) {
 			return syscall.ESTALE // somebody was faster: what was copied is not what is there
 		}
-		if err := u.commitOver(rq.sight); err != nil {
-			return err
-		}
-		h.keepSums(rq.real, u)
-		return nil
+		return u.commitOver(rq.sight)
 	}, rq.real)
 	if err != nil {
 		return err

@@ -217,11 +217,34 @@ func writeFaults() (cases []faultCase) {
 	c := onObject("Stage", "m", objectNamed("lowerOnly file"), stageFrom)
 	c.name = "Staged.CopyContent"
 	c.methods = []string{"Staged.CopyContent"}
-	return append(cases, c)
+	cases = append(cases, c)
+	for _, name := range []string{"absent", "covering file"} {
+		c := onObject("Stage", "m", objectNamed(name), func(fsys *overlay.FS, name string) error { return stageNoted(fsys, name, "user.note") })
+		c.name += " with a note"
+		c.methods = []string{"Staged.SetNote"}
+		c.between = []func(*overlay.FS) error{func(fsys *overlay.FS) error { return stageNoted(fsys, "m/n", "") }}
+		cases = append(cases, c)
+	}
+	return cases
 }
 
 // refusesContent says that the object is none that is written.
 func refusesContent(err error) bool { return err != nil }
+
+// stageNoted stages with a note, unless attr is empty.
+func stageNoted(fsys *overlay.FS, name, attr string) error {
+	s, err := fsys.Stage(name, 0o640)
+	if err != nil {
+		return err
+	}
+	defer s.Abort()
+	if _, err := s.Write([]byte("staged")); err != nil {
+		return err
+	}
+	s.SetNote(attr, func(string) []byte { return []byte("noted") })
+	_, err = s.Commit()
+	return err
+}
 
 func stage(fsys *overlay.FS, name string) error {
 	s, err := fsys.Stage(name, 0o640)

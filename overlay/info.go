@@ -84,6 +84,13 @@ func (i *Info) ETag() string { return string(i.AppendETag(nil)) }
 // shownTag is how many bytes of a tag are shown: listings have one for each file.
 const shownTag = 12
 
+// shown is ETag of a file with the tag.
+func (t tag) shown() string { return string(t.appendShown(nil)) }
+
+func (t tag) appendShown(dst []byte) []byte {
+	return base64.RawURLEncoding.AppendEncode(dst, t[:shownTag])
+}
+
 // AppendETag appends ETag to dst.
 func (i *Info) AppendETag(dst []byte) []byte {
 	t := i.tag
@@ -94,5 +101,5 @@ func (i *Info) AppendETag(dst []byte) []byte {
 	default:
 		t = i.tags.of(&i.st)
 	}
-	return base64.RawURLEncoding.AppendEncode(dst, t[:shownTag])
+	return t.appendShown(dst)
 }

@@ -21,6 +21,7 @@ type Staged struct {
 	modTime time.Time // zero: when it was written
 	old     *at.Stat  // of the file whose attributes the content has; nil for none
 	plain   bool      // the content has no ACL: its directory passes none on
+	note    note
 	done    bool
 }
 
@@ -161,6 +162,39 @@ func (s *Staged) CopyContent(f *File) error {
 // SetModTime sets the modification time that Commit gives the file.
 func (s *Staged) SetModTime(t time.Time) { s.modTime = t }
 
+// A note is an attribute that tells of the content with one entity tag.
+type note struct {
+	attr  string // "" for none
+	value func(etag string) []byte
+	tag   tag // that the file gets; zero without the attribute
+}
+
+// SetNote has Commit give the file an extended attribute that tells of its new
+// content: value makes it of the entity tag that the file will have. The
+// attribute is synced with the content. If it cannot be set, Commit goes on
+// without.
+func (s *Staged) SetNote(attr string, value func(etag string) []byte) {
+	s.note = note{attr: attr, value: value}
+}
+
+// take gives content its note. Its tag is what the content would have now: the
+// change times that follow are our own.
+func (n *note) take(file *at.RWFile) error {
+	n.tag = tag{}
+	if n.attr == "" {
+		return nil
+	}
+	var st at.Stat
+	if err := file.Stat(&st); err != nil {
+		return err
+	}
+	made := derivedTag(&st)
+	if file.Setxattr(n.attr, n.value(made.shown())) == nil { // else see SetNote
+		n.tag = made
+	}
+	return nil
+}
+
 // Stat tells of what was written so far, by the name that it will have.
 func (s *Staged) Stat() (*Info, error) {
 	info := &Info{name: baseName(s.name)}
@@ -178,7 +212,7 @@ func (s *Staged) Stat() (*Info, error) {
 // capabilities; other hard links of it keep the old content. What is returned
 // tells of the file as it then is.
 //
-//  1. The content gets the old file's attributes.
+//  1. The content gets the old file's attributes, and its note.
 //  2. It is synced, unless durability is none.
 //  3. It takes the name. Before: the old content; after: the new. A crash
 //     leaves one or the other, never a part.
@@ -215,6 +249,9 @@ func (s *Staged) commit(seen *Sight) (info *Info, err error) {
 func (s *Staged) committed() (*Info, error) {
 	var f found
 	err := s.temp.file.Stat(&f.st)
+	if err == nil && s.note.tag != (tag{}) {
+		s.fsys.tags.keep(s.note.tag, &f.st)
+	}
 	return s.fsys.newInfo(baseName(s.name), &f), err
 }
 
@@ -323,6 +360,9 @@ func (s *Staged) takeAttributes(p place, f found, old *at.Stat) error {
 		}
 		st := *old
 		s.old = &st
+	}
+	if err := s.note.take(s.temp.file); err != nil {
+		return err
 	}
 	if s.modTime.IsZero() {
 		return nil
