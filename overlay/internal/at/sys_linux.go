@@ -383,6 +383,16 @@ func sysNextData(fd int, off, size int64) (start, end int64, err error) {
 
 func sysRead(fd int, p []byte) (int, error) { return unix.Read(fd, p) }
 
+// sysReadEvents reads an inotify instance that never blocks: the scheduler need
+// not hear of the call.
+func sysReadEvents(fd int, p []byte) (int, error) {
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
 func sysPread(fd int, p []byte, off int64) (int, error) { return unix.Pread(fd, p, off) }
 
 func sysWrite(fd int, p []byte) (int, error) { return unix.Write(fd, p) }

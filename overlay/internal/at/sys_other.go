@@ -37,6 +37,7 @@ func parseDirent(buf []byte, _ int) ([]byte, byte, int)   { return nil, DTUnknow
 func sysSeek(int, int64, int) (int64, error)              { return 0, syscall.ENOSYS }
 func sysNextData(int, int64, int64) (int64, int64, error) { return 0, 0, syscall.ENOSYS }
 func sysRead(int, []byte) (int, error)                    { return 0, syscall.ENOSYS }
+func sysReadEvents(int, []byte) (int, error)              { return 0, syscall.ENOSYS }
 func sysPread(int, []byte, int64) (int, error)            { return 0, syscall.ENOSYS }
 func sysWrite(int, []byte) (int, error)                   { return 0, syscall.ENOSYS }
 func sysPwrite(int, []byte, int64) (int, error)           { return 0, syscall.ENOSYS }

@@ -127,7 +127,7 @@ const maxEvent = 16 + 256
 // readLocked empties the kernel's queue.
 func (q *queue) readLocked() error {
 	for {
-		n, err := sysRead(q.fd, q.buf)
+		n, err := sysReadEvents(q.fd, q.buf)
 		switch {
 		case isAgain(err):
 			return nil
