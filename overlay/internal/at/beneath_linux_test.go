@@ -2,6 +2,7 @@ package at
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -30,9 +31,14 @@ func TestNothingIsFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	open, err := os.Open(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
 	links := map[string]string{
 		"in": "d", "infile": "f", "out": "../outside", "outfile": "../outside/f",
-		"abs": filepath.Join(base, "outside"), "absfile": target, "magic": "/proc/self/fd/0", "gone": "none",
+		"abs": filepath.Join(base, "outside"), "absfile": target, "magic": fmt.Sprintf("/proc/self/fd/%d", open.Fd()), "gone": "none",
 	}
 	for name, to := range links {
 		if err := os.Symlink(to, filepath.Join(layer, name)); err != nil {
