@@ -180,18 +180,9 @@ func setContentHeaders(header http.Header, name string) {
 	header.Set("Content-Type", kind)
 	header["X-Content-Type-Options"] = noSniff
 	header["Accept-Ranges"] = acceptsRanges
-	if refers(kind) {
-		header["Referrer-Policy"] = noReferrer
-	}
+	header["Referrer-Policy"] = noReferrer
 	header["Cross-Origin-Resource-Policy"] = sameOrigin
 	header["Content-Security-Policy"] = sandbox
-}
-
-// refers says whether what is of this kind may lead a browser elsewhere. To all
-// else the policy means nothing, and with it the header of an answer would be
-// one too long for a small map.
-func refers(kind string) bool {
-	return strings.HasPrefix(kind, "text/") || strings.Contains(kind, "xml") || kind == "application/pdf"
 }
 
 // hot is how long after a change its date does not tell it from another one

@@ -101,10 +101,11 @@ func TestFullDiskCanBeClearedUp(t *testing.T) {
 		}
 		s.must(http.StatusInsufficientStorage, method, name, "", headers...)
 	}
-	s.must(http.StatusNoContent, "DELETE", "a", "") // of the lower
-	s.must(http.StatusNoContent, "MOVE", "docs/b", "", "Destination", s.base+"/small")
+	s.must(http.StatusNoContent, "DELETE", "a", "")                                              // of the lower
+	s.must(http.StatusInsufficientStorage, "MOVE", "docs/b", "", "Destination", s.base+"/small") // it would be copied up
+	s.must(http.StatusCreated, "MOVE", "small", "", "Destination", s.base+"/moved")
 	s.must(http.StatusNoContent, "DELETE", "first", "")
-	s.must(http.StatusNoContent, "PUT", "small", "there is room again")
+	s.must(http.StatusNoContent, "PUT", "moved", "there is room again")
 	s.stop()
 }
 

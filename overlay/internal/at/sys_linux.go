@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -186,16 +185,18 @@ const (
 // noXattrat is set when the kernel turned out to have none of them.
 var noXattrat atomic.Bool
 
-// struct xattr_args
+// struct xattr_args, of a machine whose pointers have 64 bits. value is a pointer
+// and no number, so that the runtime corrects it when it moves the stack that it
+// points into.
 type xattrArgs struct {
-	value       uint64
+	value       unsafe.Pointer
 	size, flags uint32
 }
 
 // xattrCall makes a call of the *xattrat family for a name, not following it;
 // ENOSYS where the kernel has none.
 func xattrCall(call uintptr, dirfd int, name string, p unsafe.Pointer, args *xattrArgs, size int) (int, error) {
-	if noXattrat.Load() {
+	if noXattrat.Load() || unsafe.Sizeof(args) != 8 {
 		return 0, unix.ENOSYS
 	}
 	path, err := unix.BytePtrFromString(name)
@@ -234,9 +235,8 @@ func sysGetxattr(dirfd int, name, attr string) ([]byte, error) {
 	}
 	buf := make([]byte, 256)
 	for {
-		args := xattrArgs{value: uint64(uintptr(unsafe.Pointer(&buf[0]))), size: uint32(len(buf))}
+		args := xattrArgs{value: unsafe.Pointer(&buf[0]), size: uint32(len(buf))}
 		n, err := xattrCall(sysGetxattrat, dirfd, name, unsafe.Pointer(attrName), &args, xattrArgsSize)
-		runtime.KeepAlive(buf)
 		if err == nil {
 			return buf[:n], nil
 		}
@@ -254,10 +254,8 @@ func sysSetxattr(dirfd int, name, attr string, value []byte) error {
 	if err != nil {
 		return err
 	}
-	held := append(make([]byte, 0, len(value)+1), value...) // on the heap, and never without a first byte
-	args := xattrArgs{value: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(held)))), size: uint32(len(value))}
+	args := xattrArgs{value: unsafe.Pointer(unsafe.SliceData(value)), size: uint32(len(value))}
 	_, err = xattrCall(sysSetxattrat, dirfd, name, unsafe.Pointer(attrName), &args, xattrArgsSize)
-	runtime.KeepAlive(held)
 	return err
 }
 
