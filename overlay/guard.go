@@ -354,7 +354,7 @@ type probedMount struct {
 
 // probeOnce is probe, unless this process has tried the mount before: what a file
 // system can do it goes on doing, and users' uppers are many on one. always tries it
-// in any case.
+// in any case: another mount may have the number of one that is gone.
 func (fsys *FS) probeOnce(s *staging, path string, always bool) error {
 	var st at.Stat
 	if err := s.tmp.Stat(".", &st); err != nil {

@@ -308,7 +308,7 @@ func (fsys *FS) prepareUpper(o Options, p *plan, s *staging) error {
 			return err
 		}
 	}
-	if err := fsys.probeOnce(s, p.upper, o.Hook != nil); err != nil {
+	if err := fsys.probeOnce(s, p.upper, !o.Made || o.Hook != nil); err != nil {
 		return err
 	}
 	if !o.NoGuard {
