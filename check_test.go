@@ -41,7 +41,7 @@ shares:
 	for _, work := range works { // as a crash leaves them
 		mkdir(filepath.Join(filepath.Dir(work), "upper"))
 		mkdir(work + "/overdav")
-		mkdir(work + "/work/incompat/overdav")
+		mkdir(filepath.Join(work, "work", "incompat", "overdav"))
 	}
 	guarded := func() (left []string) {
 		t.Helper()

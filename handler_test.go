@@ -35,18 +35,7 @@ func sharesOf(t *testing.T, access map[string]string) (h http.Handler, names []s
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := newShares(c, "", discardLog())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := all.open(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := all.close(); err != nil {
-			t.Error(err)
-		}
-	})
+	all := openShares(t, c)
 	d, err := newDoor(c, discardLog())
 	if err != nil {
 		t.Fatal(err)

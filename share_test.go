@@ -42,6 +42,12 @@ func userShare(t testing.TB, change func(*ShareConfig)) (s *share, users string)
 	if err := c.check(origins{}); err != nil {
 		t.Fatal(err)
 	}
+	return openShares(t, c)[0], users
+}
+
+// openShares opens the shares of c until the test ends.
+func openShares(t *testing.T, c Config) shares {
+	t.Helper()
 	all, err := newShares(c, "", discardLog())
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +60,7 @@ func userShare(t testing.TB, change func(*ShareConfig)) (s *share, users string)
 			t.Error(err)
 		}
 	})
-	return all[0], users
+	return all
 }
 
 // as makes one request of a user.

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -80,30 +79,9 @@ func sendWhole(w http.ResponseWriter, rq *request) error {
 	if rq.Method == http.MethodHead {
 		return nil
 	}
-	var err error
-	if size := rq.info.Size(); size <= smallFile {
-		err = sendSmall(w, rq.file, int(size))
-	} else {
-		_, err = io.CopyN(w, rq.file, size)
-	}
+	_, err := io.CopyN(w, rq.file, rq.info.Size())
 	_ = err // the client is gone, or sees that it gets less than was said
 	return nil
-}
-
-// smallFile is up to where reading a file and writing it costs less than
-// sendfile(2), before which the server reads a part and writes that first.
-const smallFile = 32 << 10
-
-var smallBuffers = sync.Pool{New: func() any { return new([smallFile]byte) }}
-
-func sendSmall(w io.Writer, r io.Reader, size int) error {
-	buf := smallBuffers.Get().(*[smallFile]byte)
-	defer smallBuffers.Put(buf)
-	n, err := io.ReadFull(r, buf[:size])
-	if _, werr := w.Write(buf[:n]); err == nil {
-		err = werr
-	}
-	return err
 }
 
 // content is a file of which ServeContent wants to know the size, and from where

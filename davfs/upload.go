@@ -117,6 +117,11 @@ func (u *upload) copyAttributes() error {
 // copyBuffers are of a size beyond which nothing gets faster.
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
+// smallFile is up to where a body gets a small buffer, which smallBuffers has.
+const smallFile = 32 << 10
+
+var smallBuffers = sync.Pool{New: func() any { return new([smallFile]byte) }}
+
 // copyBuffered is io.Copy of size bytes, or of as many as there are where that is
 // negative, with a buffer that is full before it is written: bodies come in
 // pieces. Small ones, of which many come at once, get a small buffer.
