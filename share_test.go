@@ -46,7 +46,7 @@ func userShare(t testing.TB, change func(*ShareConfig)) (s *share, users string)
 }
 
 // openShares opens the shares of c until the test ends.
-func openShares(t *testing.T, c Config) shares {
+func openShares(t testing.TB, c Config) shares {
 	t.Helper()
 	all, err := newShares(c, "", discardLog())
 	if err != nil {
