@@ -100,7 +100,7 @@ func (fsys *FS) see(name string, follow bool, fn func(p place, f found) error) e
 	if err != nil {
 		return err
 	}
-	p, f, err := t.find(name, follow)
+	p, f, err := t.find(name, follow, toLook)
 	if err == nil {
 		err = fn(p, f)
 	}

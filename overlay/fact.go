@@ -3,6 +3,7 @@ package overlay
 import (
 	"hash/maphash"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"overdav/overlay/internal/at"
@@ -69,11 +70,40 @@ func (m *moment) note(name string, f fact) {
 	m.place(name).Store(&f)
 }
 
+// take takes what is known of a file in d, without a look, for who opens it next:
+// that a FIFO or a device is in its place now would have been heard. It says
+// whether that is enough.
+func (f *found) take(d *dir, known *fact) bool {
+	if known.plain == 0 {
+		return false
+	}
+	f.at, f.layer, f.known = d.inLayer(known.layer), known.layer, known
+	f.st.Mode, f.st.Ino = syscall.S_IFREG, known.plain
+	return f.at != nil
+}
+
+// isStill says whether the file that was found is the one that is open now, which
+// st tells of.
+func (f *found) isStill(st *at.Stat) bool {
+	if f.known == nil {
+		return st.Same(&f.st)
+	}
+	return f.known.is(st)
+}
+
+// forget makes the next look at the name a look.
+func (f *found) forget(name string) { f.since.place(name).Store(nil) }
+
+// is says whether st is of the file that is known to be no metacopy.
+func (k *fact) is(st *at.Stat) bool {
+	return k.plain != 0 && k.plain == st.Ino && k.plainCtime.Equal(st.Ctime)
+}
+
 // isPlain says whether it is known that the file which was found is no metacopy;
 // st tells of it now that it is open.
 func (f *found) isPlain(name string, st *at.Stat) bool {
 	known := f.since.about(name)
-	return known != nil && known.plain != 0 && known.layer == f.layer && known.plain == st.Ino && known.plainCtime.Equal(st.Ctime)
+	return known != nil && known.layer == f.layer && known.is(st)
 }
 
 // notePlain notes that the file which was found is no metacopy. By another name

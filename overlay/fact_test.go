@@ -56,6 +56,27 @@ func TestNextOpenSeesWhatChangedUnderneath(t *testing.T) {
 				return errors.Join(write("another", lowest, "g"), os.Rename(filepath.Join(lowest, "g"), filepath.Join(lowest, "d/f")))
 			}, "another", nil,
 		},
+		"a FIFO takes its place": {
+			"d/f", func(_, _, lowest string) error {
+				return errors.Join(os.Remove(filepath.Join(lowest, "d/f")), unix.Mkfifo(filepath.Join(lowest, "d/f"), 0o666))
+			}, "", unix.ENXIO,
+		},
+		"a link takes its place": {
+			"d/f", func(_, topmost, lowest string) error {
+				return errors.Join(write("linked", topmost, "d/g"), os.Remove(filepath.Join(lowest, "d/f")), os.Symlink("g", filepath.Join(lowest, "d/f")))
+			}, "linked", nil,
+		},
+		"it is written to": {
+			"d/f", func(_, _, lowest string) error { return write("written", lowest, "d/f") }, "written", nil,
+		},
+		"it is in the root, and upper gets the name": {
+			"r", func(upper, _, _ string) error { return write("upper", upper, "r") }, "upper", nil,
+		},
+		"it is in the root, and another takes its place": {
+			"r", func(_, _, lowest string) error {
+				return errors.Join(write("another", lowest, "g"), os.Rename(filepath.Join(lowest, "g"), filepath.Join(lowest, "r")))
+			}, "another", nil,
+		},
 		"the file becomes a metacopy": {
 			"d/f", func(_, _, lowest string) error {
 				return unix.Setxattr(filepath.Join(lowest, "d/f"), "trusted.overlay.metacopy", nil, 0)
@@ -83,6 +104,7 @@ func TestNextOpenSeesWhatChangedUnderneath(t *testing.T) {
 				mustMkdir(t, filepath.Join(dir, "d"))
 			}
 			must(t, write("lowest", lowest, "d/f"))
+			must(t, write("lowest", lowest, "r"))
 			fsys, err := overlay.Open(overlay.Options{Lowers: []string{topmost, lowest}, Upper: upper, Work: work, Xattr: overlay.XattrTrusted})
 			must(t, err)
 			defer fsys.Close()

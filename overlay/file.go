@@ -59,7 +59,7 @@ func (fsys *FS) tryOpen(name string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, found, err := t.find(name, true)
+	p, found, err := t.find(name, true, toOpen)
 	if err != nil {
 		return nil, t.end(err)
 	}
@@ -108,13 +108,22 @@ func (f *File) openDir(t *txn, p place) error {
 // openRegular opens the regular file that was found and makes sure that it is
 // the one.
 func (f *File) openRegular(p place, found *found) error {
+	err := f.openFound(p, found)
+	if err != nil && found.known != nil {
+		found.forget(p.name)
+		return errRaced
+	}
+	return err
+}
+
+func (f *File) openFound(p place, found *found) error {
 	file, err := found.at.OpenFile(p.name)
 	if err != nil {
 		return raced(err)
 	}
 	var st at.Stat
 	err = file.Stat(&st)
-	if err == nil && !st.Same(&found.st) {
+	if err == nil && !found.isStill(&st) {
 		err = errRaced
 	}
 	if err == nil && st.Size > 0 && !found.isPlain(p.name, &st) {

@@ -64,7 +64,7 @@ func (fsys *FS) Hold(name string, follow bool) (h Held, err error) {
 	if err != nil {
 		return Held{}, pathError("look", name, err)
 	}
-	w := walker{fsys: fsys, at: fsys.root, pending: components}
+	w := walker{fsys: fsys, at: fsys.root, pending: components, why: toLook}
 	w.leap()
 	h.fsys = fsys
 	err = w.look(&h.Sight, name, follow)
@@ -248,17 +248,10 @@ func (s *Sight) found(d *dir) (f found, err error) {
 		return f, syscall.ENOENT
 	}
 	f.st, f.layer = s.Here.st, s.Here.layer
-	if f.layer == 0 && d.upper != nil {
-		f.at = &d.upper.Dir
-		return f, nil
+	if f.at = d.inLayer(f.layer); f.at == nil {
+		return f, ErrChanged
 	}
-	for _, l := range d.lowers {
-		if l.layer.index == f.layer {
-			f.at = l.Dir
-			return f, nil
-		}
-	}
-	return f, ErrChanged
+	return f, nil
 }
 
 // isDir says whether a directory was seen.

@@ -134,8 +134,8 @@ func (t *txn) walk(name string, follow bool) (place, error) {
 
 // find walks to name and finds what it shows. The directory lives as long as the
 // transaction.
-func (t *txn) find(name string, follow bool) (place, found, error) {
-	p, f, err := t.fsys.walkOn(name, follow)
+func (t *txn) find(name string, follow bool, why purpose) (place, found, error) {
+	p, f, err := t.fsys.walkOn(name, follow, why)
 	if err != nil {
 		return p, f, err
 	}

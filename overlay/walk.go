@@ -59,18 +59,18 @@ func splitName(name string) ([]string, error) {
 //
 // Errors: ENOENT, ENOTDIR, ELOOP after 40 links, and lookup's.
 func (fsys *FS) walk(name string, follow bool) (place, error) {
-	p, _, err := fsys.walkOn(name, follow)
+	p, _, err := fsys.walkOn(name, follow, toChange)
 	return p, err
 }
 
 // walkOn is walk, with what is there when following the last component has
 // looked it up: then at of f is not nil.
-func (fsys *FS) walkOn(name string, follow bool) (p place, f found, err error) {
+func (fsys *FS) walkOn(name string, follow bool, why purpose) (p place, f found, err error) {
 	components, err := splitName(name)
 	if err != nil {
 		return place{}, f, err
 	}
-	w := walker{fsys: fsys, at: fsys.root, pending: components}
+	w := walker{fsys: fsys, at: fsys.root, pending: components, why: why}
 	w.leap()
 	if err := w.run(follow); err != nil {
 		w.at.close()
@@ -97,7 +97,7 @@ func (fsys *FS) Resolve(name string, follow bool) (resolved string, links int, e
 	if err != nil {
 		return "", 0, pathError("resolve", name, err)
 	}
-	w := walker{fsys: fsys, at: fsys.root, pending: components}
+	w := walker{fsys: fsys, at: fsys.root, pending: components, why: toLook}
 	w.leap()
 	err = w.run(follow)
 	if err == syscall.ENOENT || err == syscall.ENOTDIR {
@@ -120,11 +120,22 @@ func (fsys *FS) placeOf(d *dir) (place, error) {
 	return fsys.walk(d.path, false)
 }
 
+// A purpose is what a walk is for, and so what may be known of its last name
+// from before.
+type purpose int
+
+const (
+	toChange purpose = iota // nothing: he who changes a name looks while he holds it
+	toLook                  // which layers have nothing of it
+	toOpen                  // and that it is a file: whether it is the one is seen when it is open
+)
+
 // A walker is a walk under way.
 type walker struct {
 	fsys    *FS
 	at      *dir
 	pending []string
+	why     purpose
 	found   found  // what is at the last component, if it was looked up
 	since   moment // of the directory that leap entered
 	links   int
@@ -203,7 +214,7 @@ func (w *walker) enter(d *dir) {
 
 // leap enters, from the root, what of the way is in the cache.
 func (w *walker) leap() {
-	if w.fsys.cache == nil || len(w.pending) < 2 {
+	if w.fsys.cache == nil || len(w.pending) == 0 || len(w.pending) == 1 && w.why == toChange {
 		return
 	}
 	var n int
@@ -306,6 +317,7 @@ type found struct {
 	at    *at.Dir // its directory in that layer
 	white bool    // upper has a whiteout: with ENOENT
 	since moment  // of its merged directory, if that is kept
+	known *fact   // nobody has looked: st is what was known before
 }
 
 // find is FS.find where the walk is, with what is known of the name, into
@@ -320,6 +332,10 @@ func (w *walker) find(name string) error {
 	known := w.since.about(name)
 	if known != nil {
 		from = known.layer
+		if w.why == toOpen && w.found.take(w.at, known) {
+			w.found.since = w.since
+			return nil
+		}
 	}
 	err := w.fsys.findBelow(&w.found, w.at, name, from)
 	w.found.since = w.since
