@@ -25,7 +25,7 @@ func (fsys *FS) Move(src, dst string, overwrite bool) error {
 // copied is how many bytes of content were copied up for it.
 // Errors: ErrChanged when either is something else now.
 func (fsys *FS) MoveSeen(src, dst Sight, overwrite bool) (copied int64, err error) {
-	r := renaming{fsys: fsys, replace: overwrite, distinct: true, sawOld: &src, sawNew: &dst}
+	r := renaming{fsys: fsys, replace: overwrite, distinct: true, from: renamed{seen: &src}, to: renamed{seen: &dst}}
 	copied, err = r.moveUntilDone(src.Path, dst.Path)
 	return copied, linkError("move", src.Path, dst.Path, err)
 }
@@ -36,9 +36,9 @@ func (fsys *FS) move(src, dst string, overwrite bool) error {
 }
 
 func (r renaming) moveUntilDone(src, dst string) (copied int64, err error) {
-	a := attempt{exclusive: r.sawOld.isDir() || r.sawNew.isDir(), seen: r.sawOld != nil}
+	a := attempt{exclusive: r.from.seen.isDir() || r.to.seen.isDir(), seen: r.from.seen != nil}
 	if r.isSmallAndNew() {
-		if a.copy, err = r.fsys.copyToMove(src, r.sawOld); err != nil {
+		if a.copy, err = r.fsys.copyToMove(src, r.from.seen); err != nil {
 			return 0, err
 		}
 	}
@@ -52,8 +52,8 @@ func (r renaming) moveUntilDone(src, dst string) (copied int64, err error) {
 // it is to go: it is copied before the first attempt, which would find nothing
 // but that it must be.
 func (r *renaming) isSmallAndNew() bool {
-	return r.sawOld != nil && r.sawOld.Here != nil && r.sawOld.Here.layer != 0 && r.sawOld.Here.st.IsRegular() &&
-		r.sawOld.Here.st.Size <= smallFile && r.sawNew.Here == nil
+	return r.from.seen != nil && r.from.seen.Here != nil && r.from.seen.Here.layer != 0 && r.from.seen.Here.st.IsRegular() &&
+		r.from.seen.Here.st.Size <= smallFile && r.to.seen.Here == nil
 }
 
 // errInTheWay: what is at the destination must go by way of a placeholder.
@@ -83,7 +83,7 @@ func (r renaming) tryMove(src, dst string, full, exclusive bool) (path string, e
 	if err = r.look(); err != nil {
 		return path, t.end(err)
 	}
-	if r.oldIs == lowerOnly && !r.old.isDir() {
+	if r.from.is == lowerOnly && !r.from.entry.isDir() {
 		return path, t.endFor(errNotUp)
 	}
 	if err = r.raise(); err == nil {
@@ -104,12 +104,12 @@ func (r renaming) tryMove(src, dst string, full, exclusive bool) (path string, e
 // in place and goes on with 3; until then the guard keeps the kernel from
 // mounting. After 3 it is done. When 3 fails, 2 is undone.
 func (r *renaming) moveOver() error {
-	if r.old.isDir() && r.old.dir.isMerged() {
+	if r.from.entry.isDir() && r.from.entry.dir.isMerged() {
 		if _, err := r.redirect(); err != nil {
 			return err // before anything is done
 		}
 	}
-	if !r.old.isDir() {
+	if !r.from.entry.isDir() {
 		if err := r.mark(); err != nil {
 			return err // likewise
 		}
@@ -124,7 +124,7 @@ func (r *renaming) moveOver() error {
 	if err := s.writeNote(note); err != nil {
 		return err
 	}
-	exchanged := r.new.inUpper
+	exchanged := r.to.entry.inUpper
 	if exchanged {
 		err = holder.exchange(r.to.dir.upper, r.to.name)
 	} else {
@@ -149,7 +149,7 @@ func (r *renaming) moveOver() error {
 
 func (r *renaming) makePlaceholder(holder *temp) (note moveNote, err error) {
 	fsys := r.fsys
-	if r.old.isDir() {
+	if r.from.entry.isDir() {
 		if err = holder.dir.Mkdir(holder.name, 0o700); err == nil {
 			err = fsys.setOwnXattr(holder.dir, holder.name, fsys.marks.opaque, opaqueYes)
 		}
@@ -166,7 +166,7 @@ func (r *renaming) makePlaceholder(holder *temp) (note moveNote, err error) {
 
 // moveOverPlaceholder renames the source over the placeholder.
 func (r *renaming) moveOverPlaceholder() error {
-	r.full, r.sawNew = false, nil // the placeholder is there now
+	r.full, r.to.seen = false, nil // the placeholder is there now
 	if err := r.look(); err != nil {
 		return err
 	}

@@ -162,10 +162,10 @@ func (r renaming) try(oldname, newname string, exclusive bool) (path string, err
 	if err = r.look(); err != nil || r.same {
 		return path, t.end(err)
 	}
-	if r.old.isDir() && !exclusive {
+	if r.from.entry.isDir() && !exclusive {
 		return path, t.endFor(errIsTree)
 	}
-	if r.oldIs == lowerOnly && !r.old.isDir() && !r.hasCopy() {
+	if r.from.is == lowerOnly && !r.from.entry.isDir() && !r.hasCopy() {
 		return path, t.endFor(errNotUp)
 	}
 	if err = r.raise(); err == nil {
@@ -176,7 +176,7 @@ func (r renaming) try(oldname, newname string, exclusive bool) (path string, err
 
 // hasCopy says whether there is a copy of what moves.
 func (r *renaming) hasCopy() bool {
-	return r.copy != nil && !r.copy.used && r.copy.src.st.Same(&r.old.lower) && r.copy.src.st.Ctime.Equal(r.old.lower.Ctime)
+	return r.copy != nil && !r.copy.used && r.copy.src.st.Same(&r.from.entry.lower) && r.copy.src.st.Ctime.Equal(r.from.entry.lower.Ctime)
 }
 
 // endFor ends a transaction that changed nothing, to say what it waits for.
@@ -192,27 +192,30 @@ type renaming struct {
 	replace  bool // something may be at the new name
 	full     bool // and it may be anything
 	distinct bool // one object under both names is an error
-	from, to place
-	old, new *entry
-	oldIs    presence
-	newIs    presence
+	from, to renamed
 	same     bool // both names are one object: nothing is to be done
 	locked   bool // the names in both directories are
 	free     bool // upper had nothing at the new name, and was not looked at again
 	copy     *fileCopy
-	raised   bool   // and has its name in upper, by this attempt
-	sawOld   *Sight // nil: nobody looked before
-	sawNew   *Sight
+	raised   bool // and has its name in upper, by this attempt
+}
+
+// A renamed is one of the two names of a renaming.
+type renamed struct {
+	place
+	entry *entry // what is there
+	is    presence
+	seen  *Sight // what was there before; nil: nobody looked
 }
 
 // begin walks to both names. Where both directories are in upper the names in
 // them are locked at once: what is looked up then is good for the rename.
 func (r *renaming) begin(t *txn, oldname, newname string) (err error) {
 	r.t = t
-	if r.from, err = t.walkSeen(oldname, r.sawOld); err != nil {
+	if r.from.place, err = t.walkSeen(oldname, r.from.seen); err != nil {
 		return err
 	}
-	if r.to, err = t.walkSeen(newname, r.sawNew); err != nil {
+	if r.to.place, err = t.walkSeen(newname, r.to.seen); err != nil {
 		return err
 	}
 	if r.from.dir.upper != nil && r.to.dir.upper != nil {
@@ -230,27 +233,27 @@ func (r *renaming) look() error {
 		return syscall.EBUSY
 	}
 	var err error
-	if r.old, r.oldIs, err = r.t.lookupSeen(r.from, r.sawOld); err != nil {
+	if r.from.entry, r.from.is, err = r.t.lookupSeen(r.from.place, r.from.seen); err != nil {
 		return err
 	}
-	if !r.old.exists() {
+	if !r.from.entry.exists() {
 		return syscall.ENOENT
 	}
 	if inside(to, from) {
 		return syscall.EINVAL
 	}
-	if r.free = r.sawNew.isFree(r.to.dir); r.free {
-		r.new, r.newIs = &entry{name: r.to.name}, absent
+	if r.free = r.to.seen.isFree(r.to.dir); r.free {
+		r.to.entry, r.to.is = &entry{name: r.to.name}, absent
 	} else {
-		r.free = r.sawNew.lowerFile(r.to.dir) != nil
-		if r.new, r.newIs, err = r.t.lookupSeen(r.to, r.sawNew); err != nil {
+		r.free = r.to.seen.lowerFile(r.to.dir) != nil
+		if r.to.entry, r.to.is, err = r.t.lookupSeen(r.to.place, r.to.seen); err != nil {
 			return err
 		}
 	}
 	if r.distinct && (from == to || inside(from, to)) {
 		return syscall.EINVAL
 	}
-	if from == to || r.old.inUpper && r.new.inUpper && r.old.upper.Same(&r.new.upper) {
+	if from == to || r.from.entry.inUpper && r.to.entry.inUpper && r.from.entry.upper.Same(&r.to.entry.upper) {
 		r.same = !r.distinct
 		if r.distinct && !r.full {
 			return errInTheWay // rename(2) does nothing for two names of one file
@@ -274,7 +277,7 @@ func inside(path, dir string) bool {
 // refuseTarget refuses what rename(2) does not replace.
 func (r *renaming) refuseTarget(above bool) error {
 	switch {
-	case !r.new.exists():
+	case !r.to.entry.exists():
 		return nil
 	case !r.replace:
 		return syscall.EEXIST
@@ -282,12 +285,12 @@ func (r *renaming) refuseTarget(above bool) error {
 		return nil
 	case above:
 		return syscall.ENOTEMPTY
-	case r.old.isDir() && !r.new.isDir():
+	case r.from.entry.isDir() && !r.to.entry.isDir():
 		return syscall.ENOTDIR
-	case !r.old.isDir() && r.new.isDir():
+	case !r.from.entry.isDir() && r.to.entry.isDir():
 		return syscall.EISDIR
-	case r.new.isDir():
-		return r.fsys.refuseFull(r.new.dir)
+	case r.to.entry.isDir():
+		return r.fsys.refuseFull(r.to.entry.dir)
 	}
 	return nil
 }
@@ -299,10 +302,10 @@ func (r *renaming) refuseProtected() error {
 	if err := r.fsys.refuseInto(r.to.dir); err != nil {
 		return err
 	}
-	if err := r.fsys.refuseProtectedAt(r.from, r.old); err != nil {
+	if err := r.fsys.refuseProtectedAt(r.from.place, r.from.entry); err != nil {
 		return err
 	}
-	return r.fsys.refuseProtectedAt(r.to, r.new)
+	return r.fsys.refuseProtectedAt(r.to.place, r.to.entry)
 }
 
 // refuseProtectedAt refuses to change what chattr protects.
@@ -320,10 +323,10 @@ func (r *renaming) raise() error {
 	if r.locked {
 		return nil
 	}
-	if err := r.t.raiseUnlocked(&r.from); err != nil {
+	if err := r.t.raiseUnlocked(&r.from.place); err != nil {
 		return err
 	}
-	if err := r.t.raiseUnlocked(&r.to); err != nil {
+	if err := r.t.raiseUnlocked(&r.to.place); err != nil {
 		return err
 	}
 	r.t.lock(r.from.dir.path, r.to.dir.path)
@@ -331,7 +334,7 @@ func (r *renaming) raise() error {
 	if err := r.look(); err != nil {
 		return err
 	}
-	if !r.t.exclusive && r.old.isDir() {
+	if !r.t.exclusive && r.from.entry.isDir() {
 		return errIsTree
 	}
 	return nil
@@ -356,13 +359,13 @@ func (r *renaming) move() error {
 	if r.same {
 		return nil
 	}
-	if r.oldIs == lowerOnly {
+	if r.from.is == lowerOnly {
 		if err := r.copyUp(); err != nil {
 			return err
 		}
 	}
-	if r.new.isDir() && r.new.inUpper {
-		if err := fsys.clearWhiteouts(r.t, r.to.dir, r.new); err != nil {
+	if r.to.entry.isDir() && r.to.entry.inUpper {
+		if err := fsys.clearWhiteouts(r.t, r.to.dir, r.to.entry); err != nil {
 			return err
 		}
 	}
@@ -378,7 +381,7 @@ func (r *renaming) move() error {
 		err = r.renameUpper()
 	}
 	switch {
-	case err == nil && r.old.upper.IsRegular():
+	case err == nil && r.from.entry.upper.IsRegular():
 		fsys.keepTag(kept, &r.to.dir.upper.Dir, r.to.name)
 	case err != nil && r.raised:
 		fsys.keepTag(kept, &r.from.dir.upper.Dir, r.from.name) // it stays where it is, copied up
@@ -389,21 +392,21 @@ func (r *renaming) move() error {
 // tag is that of the file that moves.
 func (r *renaming) tag() tag {
 	if r.raised {
-		return derivedTag(&r.old.lower)
+		return derivedTag(&r.from.entry.lower)
 	}
-	return r.fsys.tags.of(&r.old.upper)
+	return r.fsys.tags.of(&r.from.entry.upper)
 }
 
 // copyUp has upper hold what moves, under its old name. The directory's times
 // are not put back, as after other copying up: the rename changes them.
 func (r *renaming) copyUp() error {
-	if r.old.isDir() {
-		e, err := r.t.copyUpDir(r.from.dir, r.old)
+	if r.from.entry.isDir() {
+		e, err := r.t.copyUpDir(r.from.dir, r.from.entry)
 		if err != nil {
 			return err
 		}
 		r.t.keep(e.dir)
-		r.old, r.oldIs = e, r.fsys.presence(r.from.dir, e)
+		r.from.entry, r.from.is = e, r.fsys.presence(r.from.dir, e)
 		return nil
 	}
 	if !r.hasCopy() {
@@ -417,25 +420,25 @@ func (r *renaming) copyUp() error {
 		switch {
 		case !errors.Is(err, syscall.EEXIST):
 			return err
-		case r.sawOld != nil:
+		case r.from.seen != nil:
 			return ErrChanged // upper has got something since
 		}
 		return errRaced
 	}
 	r.copy.used, r.raised = true, true
-	r.old.inUpper, r.old.upper, r.oldIs = true, r.old.lower, covering
+	r.from.entry.inUpper, r.from.entry.upper, r.from.is = true, r.from.entry.lower, covering
 	return nil
 }
 
 func (r *renaming) renameUpper() error {
 	flag, cleanup := at.RenamePlain, false
-	leave := r.fsys.needsWhiteout(r.from.dir, r.from.name, r.oldIs)
+	leave := r.fsys.needsWhiteout(r.from.dir, r.from.name, r.from.is)
 	switch {
-	case leave && r.newIs == whitedOut:
+	case leave && r.to.is == whitedOut:
 		flag = at.RenameExchange // the whiteout moves to the old name
 	case leave:
 		flag = at.RenameWhiteout
-	case r.old.isDir() && r.newIs == whitedOut:
+	case r.from.entry.isDir() && r.to.is == whitedOut:
 		flag, cleanup = at.RenameExchange, true
 	}
 	if r.free {
@@ -456,15 +459,15 @@ func (r *renaming) renameUpper() error {
 
 // mark gives what is about to move the mark that keeps it what it is.
 func (r *renaming) mark() error {
-	if r.old.isDir() {
+	if r.from.entry.isDir() {
 		return r.markDir()
 	}
-	return r.fsys.redirectMetacopy(r.from, &r.old.upper, r.from.dir.path == r.to.dir.path)
+	return r.fsys.redirectMetacopy(r.from.place, &r.from.entry.upper, r.from.dir.path == r.to.dir.path)
 }
 
 // markDir gives the directory that is about to move its mark.
 func (r *renaming) markDir() error {
-	fsys, d := r.fsys, r.old.dir
+	fsys, d := r.fsys, r.from.entry.dir
 	if d.isMerged() {
 		redirect, err := r.redirect()
 		if err != nil || redirect == d.marks.redirect {
@@ -483,7 +486,7 @@ func (r *renaming) markDir() error {
 // redirect is what the merged directory must say at its new name: its old name
 // beside it, a path from the layers' roots elsewhere (compare ovl_get_redirect).
 func (r *renaming) redirect() (string, error) {
-	d := r.old.dir
+	d := r.from.entry.dir
 	if !r.fsys.writeRedirects {
 		return "", errNotWhole
 	}
