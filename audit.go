@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -51,6 +52,20 @@ func openAudit(name string) (*os.File, error) {
 		return nil, &hintError{fmt.Errorf("audit: %w", err), "audit names a file that overdav may write"}
 	}
 	return f, nil
+}
+
+// checkAudit looks whether there is a place for the file, for config check.
+func checkAudit(_ env, c Config, o origins) error {
+	if c.Audit == "" {
+		return nil
+	}
+	if info, err := os.Stat(c.Audit); err == nil && info.IsDir() {
+		return o.errorf("audit", "%s is a directory; name a file", c.Audit)
+	}
+	if _, err := realDir(filepath.Dir(c.Audit)); err != nil {
+		return o.errorf("audit", "%s", advice(err))
+	}
+	return nil
 }
 
 // reload is the audit's reloader: it opens the file anew, under whatever name.

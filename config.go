@@ -137,7 +137,7 @@ func (o origins) errorf(key, format string, args ...any) error {
 				return nil
 			}
 			at.where = parent.where
-			if k == key {
+			if k == key || parent.key == "" && k != "" { // of a flag, which says more than a key
 				at.key = parent.key
 			}
 			break
@@ -147,6 +147,22 @@ func (o origins) errorf(key, format string, args ...any) error {
 		}
 	}
 	return &ConfigError{at.where, at.key, fmt.Sprintf(format, args...)}
+}
+
+// spoil notes that the operator has been told of the mistakes in err.
+func (o origins) spoil(err error) {
+	for _, mistake := range split(err) {
+		var config *ConfigError
+		if !errors.As(mistake, &config) {
+			continue
+		}
+		for key, at := range o {
+			if key != "" && at.where == config.Where {
+				at.wrong = true
+				o[key] = at
+			}
+		}
+	}
 }
 
 // check returns every mistake that can be seen without touching a disk,
@@ -414,6 +430,10 @@ func (c *Config) absolute(dir string) {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
+	}
+	if name, ok := strings.CutPrefix(c.Listen, "unix:"); ok && name != "" {
+		abs(&name)
+		c.Listen = "unix:" + name
 	}
 	abs(&c.Audit)
 	abs(&c.Auth.Tokens)

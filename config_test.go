@@ -195,6 +195,18 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 			want: []string{"FILE:1:9: sequence end token ']' not found"},
 		},
 		{
+			name: "a brace that is not meant", file: "shares:\n  - upper: {user}/x\n",
+			want: []string{"FILE:2:18: value is not allowed in this context; a name that begins with {user}, or has it between braces or brackets, has to be in quotes"},
+		},
+		{
+			name: "no lists", file: "shares: 3\nusers: {name: x}\ntrusted_proxies: 127.0.0.1\n",
+			want: []string{
+				"FILE:1:9: shares: want a list, each item of it behind a hyphen",
+				"FILE:2:8: users: want a list, each item of it behind a hyphen",
+				"FILE:3:18: trusted_proxies: want a list, as in [/srv/release-2, /srv/release-1]",
+			},
+		},
+		{
 			name: "not a mapping", file: "- listen\n",
 			want: []string{"FILE:1:1: want keys and values, as in listen: 127.0.0.1:8080"},
 		},
@@ -234,6 +246,19 @@ func TestFlagsWinOverEnvironmentWinsOverFile(t *testing.T) {
 	s.Lower, s.Upper, s.Durability, s.ReadOnly, s.NoGuard = []string{dir + "/a", "/b"}, dir+"/u", "ordered", true, true
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestASocketInTheFileBeginsAtTheFile(t *testing.T) {
+	name := writeConfig(t, "listen: unix:run/sock\n")
+	for _, test := range []struct{ arg, want string }{
+		{"--lower=/srv", "unix:" + filepath.Dir(name) + "/run/sock"},
+		{"--listen=unix:run/sock", "unix:run/sock"},
+	} {
+		c, err := configure("serve", []string{"--config", name, "/srv", test.arg}, getenv(), io.Discard)
+		if err != nil || c.Listen != test.want {
+			t.Errorf("%s: got %q, %v, want %q", test.arg, c.Listen, err, test.want)
+		}
 	}
 }
 

@@ -5,15 +5,22 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
+
+	"overdav/overlay"
 )
 
-// fileChecks look into the files that a configuration names, without changing
-// anything, as serve does when it starts. They return every mistake, joined.
-var fileChecks = []func(e env, c Config) error{
+// fileChecks look at the files and directories that a configuration names,
+// without changing anything, as serve does when it starts. They return every
+// mistake, joined. What o says is wrong they leave out, so that a configuration
+// that has not passed Config.check can be looked at as well.
+var fileChecks = []func(e env, c Config, o origins) error{
 	checkTLS,
-	checkDirectories,
+	checkAudit,
 	checkUserFiles,
+	checkDirectories,
 }
 
 // configCommand is "overdav config check": it reads what serve would, and
@@ -24,16 +31,16 @@ func configCommand(e env, args []string) error {
 	} else if !slices.ContainsFunc(args, isHelp) {
 		return &usageError{errors.New("config wants to know what to do"), "overdav config check --config FILE"}
 	}
-	c, err := configure("config", args, e.getenv, e.stdout)
+	c, o, err := configureFrom("config", args, e.getenv, e.stdout)
 	if errors.Is(err, flag.ErrHelp) {
 		return err
 	}
-	if err != nil {
-		return &foundError{err}
-	}
-	var errs []error
-	for _, check := range fileChecks {
-		errs = append(errs, check(e, c))
+	errs := []error{err}
+	if o != nil {
+		o.spoil(err)
+		for _, check := range fileChecks {
+			errs = append(errs, check(e, c, o))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return &foundError{err}
@@ -42,8 +49,80 @@ func configCommand(e env, args []string) error {
 	return nil
 }
 
-// checkDirectories finds the directories of every share.
-func checkDirectories(e env, c Config) error {
-	_, err := newShares(c, stateHome(e.getenv, os.Geteuid()), newLog(c.Log, e.stderr))
-	return err
+// advice is err with its hint, on one line.
+func advice(err error) string {
+	var hint *hintError
+	if errors.As(err, &hint) {
+		return err.Error() + "; " + hint.hint
+	}
+	return err.Error()
+}
+
+// checkDirectories looks for the directories of every share. It opens no upper,
+// which may be in use.
+func checkDirectories(e env, c Config, o origins) error {
+	home := stateHome(e.getenv, os.Geteuid())
+	all := make([]*layers, len(c.Shares))
+	var errs []error
+	for i, s := range c.Shares {
+		key := fmt.Sprintf("shares[%d]", i)
+		err := s.checkDirectories(key, o)
+		if err == nil {
+			all[i], err = s.checkLayers(key, home, o)
+		}
+		errs = append(errs, err)
+		for _, other := range all[:i] {
+			if all[i] == nil || other == nil {
+				continue
+			}
+			if err := all[i].checkApart(other); err != nil {
+				errs = append(errs, o.errorf(key+".upper", "%s", advice(err)))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkDirectories looks for what the share names and serve does not make.
+func (s *ShareConfig) checkDirectories(key string, o origins) error {
+	var errs []error
+	look := func(key, dir string) {
+		if _, err := realDir(dir); err != nil && dir != "" {
+			errs = append(errs, o.errorf(key, "%s", advice(err)))
+		}
+	}
+	for i, dir := range s.Lower {
+		look(fmt.Sprintf("%s.lower[%d]", key, i), dir)
+	}
+	if before, _, perUser := strings.Cut(s.Upper, userPart); perUser {
+		look(key+".upper", filepath.Clean(before))
+		return errors.Join(errs...)
+	}
+	look(key+".upper", s.Upper)
+	if !s.ReadOnly {
+		look(key+".work", s.Work)
+	}
+	return errors.Join(errs...)
+}
+
+// checkLayers looks whether the directories of the share, which are there, can
+// be stacked. It returns them; nil if they cannot, or if a name is missing.
+func (s *ShareConfig) checkLayers(key, home string, o origins) (*layers, error) {
+	if len(s.Lower) == 0 || slices.Contains(s.Lower, "") {
+		return nil, nil // Config.check has said so
+	}
+	l, err := newLayers(*s, home)
+	if err != nil {
+		return nil, o.errorf(key+".upper", "%s", advice(err))
+	}
+	view := *l
+	if l.perUser() || l.makeUpper { // made when it is first used
+		view.Upper, view.Work = "", ""
+	} else if l.makeWork {
+		view.Work = ""
+	}
+	if err := overlay.CheckLayers(view.engineOptions()); err != nil {
+		return nil, o.errorf(key, "%v", err)
+	}
+	return l, nil
 }

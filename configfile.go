@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ func (f *configFile) parse(data []byte, c *Config) {
 	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		f.origins[""] = origin{wrong: true} // and therefore everything in it
-		f.syntaxError(err)
+		f.syntaxError(err, data)
 		return
 	}
 	for i, doc := range file.Docs {
@@ -69,9 +70,13 @@ func (f *configFile) parse(data []byte, c *Config) {
 	}
 }
 
-func (f *configFile) syntaxError(err error) {
+func (f *configFile) syntaxError(err error, data []byte) {
 	if e := yaml.Error(nil); errors.As(err, &e) && e.GetToken() != nil {
-		f.errorf(e.GetToken(), "", "%s", e.GetMessage())
+		hint, lines := "", bytes.Split(data, []byte("\n"))
+		if i := e.GetToken().Position.Line - 1; i >= 0 && i < len(lines) && bytes.Contains(lines[i], []byte(userPart)) {
+			hint = "; a name that begins with {user}, or has it between braces or brackets, has to be in quotes"
+		}
+		f.errorf(e.GetToken(), "", "%s%s", e.GetMessage(), hint)
 		return
 	}
 	f.errs = append(f.errs, fmt.Errorf("%s: %w", f.name, err))
@@ -166,6 +171,10 @@ func (f *configFile) sequence(node ast.Node, v reflect.Value, key string) {
 	if !ok && v.Type() == reflect.TypeFor[Words]() {
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		f.scalar(node, v.Index(0), key)
+		return
+	}
+	if !ok && v.Type().Elem().Kind() == reflect.Struct {
+		f.errorf(node.GetToken(), key, "want a list, each item of it behind a hyphen")
 		return
 	}
 	if !ok {

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -59,15 +60,22 @@ func (s setting) value(c *Config) reflect.Value {
 // and the file they name. What is left of the arguments is DIRs, shorthand for
 // --lower. On a mistake it returns all it found, joined.
 func configure(cmd string, args []string, getenv func(string) string, help io.Writer) (Config, error) {
+	c, _, err := configureFrom(cmd, args, getenv, help)
+	return c, err
+}
+
+// configureFrom is configure, and says where each value came from; nil when there
+// are none, as the command line or the file could not be read.
+func configureFrom(cmd string, args []string, getenv func(string) string, help io.Writer) (Config, origins, error) {
 	file, given, err := parseSettings(cmd, args, getenv("OVERDAV_CONFIG"), help)
 	if err != nil {
-		return Config{}, err
+		return Config{}, nil, err
 	}
 	c, o := defaultConfig(), make(origins)
 	var errs []error
 	if file != "" {
 		if errs, err = loadFile(file, &c, o); err != nil {
-			return Config{}, err
+			return Config{}, nil, err
 		}
 	}
 	for _, s := range settings {
@@ -77,12 +85,13 @@ func configure(cmd string, args []string, getenv func(string) string, help io.Wr
 		}
 		if texts != nil {
 			err := s.set(&c, where, texts)
+			maps.DeleteFunc(o, func(key string, _ origin) bool { return strings.HasPrefix(key, s.key+"[") }) // of a list that is replaced
 			o[s.key] = origin{where: where, wrong: err != nil}
 			errs = append(errs, err)
 		}
 	}
 	errs = append(errs, c.check(o))
-	return c, errors.Join(errs...)
+	return c, o, errors.Join(errs...)
 }
 
 // parseSettings returns the name of the configuration file and, by flag and in

@@ -180,6 +180,43 @@ func (l *layers) checkPlace() error {
 	return nil
 }
 
+// checkApart refuses two shares of which one keeps its changes among the other's:
+// it would show them there, and take changes of them for its own. {user} stands for
+// the name of every user.
+func (l *layers) checkApart(other *layers) error {
+	for _, mine := range l.changed() {
+		for _, theirs := range other.changed() {
+			if nested(resolve(mine), resolve(theirs)) {
+				return &hintError{
+					fmt.Errorf("%s overlaps %s of share %s", mine, theirs, other.Path),
+					"keep the changes of each share in directories of its own",
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// changed are the directories in which something changes.
+func (l *layers) changed() []string {
+	if l.readOnly() {
+		return nil
+	}
+	return []string{l.Upper, l.Work}
+}
+
+// nested says whether two directories are one, or one is in the other.
+func nested(a, b string) bool {
+	as, bs := strings.Split(a, "/"), strings.Split(b, "/")
+	for i := range min(len(as), len(bs)) {
+		x, y := as[i], bs[i]
+		if x != y && !(x == userPart && isUserName(y)) && !(y == userPart && isUserName(x)) {
+			return false
+		}
+	}
+	return true
+}
+
 // resolve returns dir without symbolic links, as far as it exists.
 func resolve(dir string) string {
 	real, err := filepath.EvalSymlinks(dir)

@@ -21,6 +21,40 @@ func mustMkdir(t *testing.T, elem ...string) string {
 	return dir
 }
 
+func TestChangesOfSharesAreApart(t *testing.T) {
+	user := func(rest string) string { return "/srv/{user}" + rest }
+	for _, test := range []struct {
+		a, b string // uppers, each with work beside it
+		fit  bool
+	}{
+		{"/srv/a/upper", "/srv/b/upper", true},
+		{"/srv/a", "/srv/ab", true},
+		{"/srv/a", "/srv/a/upper", false},
+		{"/srv/a", "/srv/a.work/b", false},
+		{user("/one"), user("/two"), true},
+		{user("/one"), user("/one/two"), false},
+		{user("/one"), "/srv/alice/two", true},
+		{user("/one"), "/srv/alice/one", false},
+		{user("/one"), "/srv/alice", false},
+		{user("/one"), "/srv/Not a user/one", true},
+		{user("/one"), "/srv", false},
+		{user("/one"), "/srv/alice/{user}/one", false}, // alice, and one
+		{"/srv/a", user("/one"), false},
+	} {
+		of := func(upper string) *layers {
+			return &layers{ShareConfig: ShareConfig{Path: "/x", Upper: upper, Work: upper + ".work"}}
+		}
+		if err := of(test.a).checkApart(of(test.b)); (err == nil) != test.fit {
+			t.Errorf("%s beside %s: %v", test.a, test.b, err)
+		}
+		shown := of(test.b)
+		shown.ReadOnly = true
+		if err := of(test.a).checkApart(shown); err != nil {
+			t.Errorf("%s beside %s, which is not changed: %v", test.a, test.b, err)
+		}
+	}
+}
+
 // names lists everything below dir.
 func names(t *testing.T, dir string) []string {
 	t.Helper()

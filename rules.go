@@ -71,6 +71,10 @@ func itemKey(key string, i int, list Words) string {
 // likely mistyped: of users and groups that cannot come from anywhere else.
 func (c *Config) checkAccess(report func(key, format string, args ...any)) {
 	names, groups := c.knownNames()
+	if names != nil {
+		reportUnknown("auth.admins", c.Auth.Admins, names, report)
+		reportUnknown("metrics.users", c.Metrics.Users, names, report)
+	}
 	for i := range c.Shares {
 		s := &c.Shares[i]
 		anonymous := false

@@ -160,7 +160,11 @@ func newShares(c Config, home string, log zerolog.Logger) (shares, error) {
 			errs = append(errs, (&share{layers: &layers{ShareConfig: config}}).named(err))
 			continue
 		}
-		all = append(all, newShare(l, c, log))
+		s := newShare(l, c, log)
+		for _, other := range all {
+			errs = append(errs, s.named(l.checkApart(other.layers)))
+		}
+		all = append(all, s)
 	}
 	return all, errors.Join(errs...)
 }

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -155,13 +156,36 @@ func newTLSFiles(c TLSConfig, log zerolog.Logger) (*tlsFiles, error) {
 	return t, nil
 }
 
-// checkTLS reads the certificates.
-func checkTLS(_ env, c Config) error {
-	if !c.TLS.on() {
-		return nil
+// checkTLS reads the certificates, for config check.
+func checkTLS(_ env, c Config, o origins) error {
+	var errs []error
+	for _, file := range []struct {
+		key, name string
+		forbidden fs.FileMode
+	}{
+		{"tls.cert", c.TLS.Cert, 0},
+		{"tls.key", c.TLS.Key, readableByOthers},
+		{"tls.client_ca", c.TLS.ClientCA, 0},
+	} {
+		if file.name != "" {
+			_, err := readPEM(file.key, file.name, file.forbidden)
+			errs = append(errs, tlsMistake(err, o))
+		}
+	}
+	if err := errors.Join(errs...); err != nil || !c.TLS.on() || c.TLS.Cert == "" != (c.TLS.Key == "") {
+		return err
 	}
 	_, err := readTLSPair(c.TLS, c.TLS.ACME.manager())
-	return err
+	return tlsMistake(err, o)
+}
+
+// tlsMistake is an error that begins with a key, at the place of the key.
+func tlsMistake(err error, o origins) error {
+	if err == nil {
+		return nil
+	}
+	key, text, _ := strings.Cut(advice(err), ": ")
+	return o.errorf(key, "%s", text)
 }
 
 // config is for http.Server, nil where no TLS is spoken.

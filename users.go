@@ -241,8 +241,37 @@ func openTokens(c Config) (*auth.Tokens, error) {
 }
 
 // checkUserFiles reads the files that say who may come in, for config check.
-func checkUserFiles(_ env, c Config) error {
+func checkUserFiles(_ env, c Config, o origins) error {
+	var errs []error
+	var readable []UserConfig
+	for i, u := range c.Users {
+		if err := u.tryOpen(); err != nil {
+			errs = append(errs, o.errorf(fmt.Sprintf("users[%d].htpasswd", i), "%v; name a file that htpasswd -cB makes, and that overdav may read", err))
+			continue
+		}
+		readable = append(readable, u)
+	}
+	c.Users = readable
 	_, _, err := loadUsers(c)
-	_, tokensErr := openTokens(c)
-	return errors.Join(err, tokensErr)
+	for _, mistake := range split(err) {
+		if in := new(*ConfigError); errors.As(mistake, in) { // the others are in the configuration, and Config.check reports them
+			errs = append(errs, mistake)
+		}
+	}
+	if _, err := openTokens(c); err != nil {
+		errs = append(errs, o.errorf("auth.tokens", "%s", advice(err)))
+	}
+	return errors.Join(errs...)
+}
+
+// tryOpen looks whether the file of users, if u is one, can be read.
+func (u *UserConfig) tryOpen() error {
+	if u.HTPasswd == "" {
+		return nil
+	}
+	f, err := os.Open(u.HTPasswd)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }

@@ -118,7 +118,7 @@ func TestConfigCheckSaysWhatIsWrong(t *testing.T) {
 	for name, test := range map[string]struct{ args, words string }{
 		"mistakes":        {"--config " + bad, bad + ":1:1: lissen|" + bad + ":2:11: shares[0].path|shares[0].lower"},
 		"no file":         {"--config " + bad + "2", bad + "2"},
-		"no directory":    {"--config " + good + " " + gone, "share /one: there is no directory " + gone},
+		"no directory":    {"--config " + good + " " + gone, "--lower: there is no directory " + gone},
 		"a flag's value":  {"--config " + good + " --durability most", "--durability"},
 		"no such command": {"", "nothing to serve"},
 	} {

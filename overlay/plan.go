@@ -76,6 +76,15 @@ func planLayers(o Options) (*plan, error) {
 	return p, nil
 }
 
+// CheckLayers looks at the directories of o and returns why Open would refuse
+// them for what they are and where. It opens and changes nothing, so they may be
+// in use.
+// Errors: ErrLayers.
+func CheckLayers(o Options) error {
+	_, err := planLayers(o)
+	return err
+}
+
 func (p *plan) look(role, name string) (l layerPath, err error) {
 	l.role = role
 	if l.path, err = at.RealPath(name); err != nil {

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// What serve would stumble over one after the other is told at once, each with
+// its place, and mistakes in keys hide none in files.
+func TestConfigCheckLooksAtEverythingThatIsNamed(t *testing.T) {
+	file := writeConfig(t, `audit: none/audit.log
+landlock: perhaps
+auth: { tokens: none/tokens.json, admins: [ghost] }
+metrics: { users: [nobody] }
+tls:
+  cert: none.pem
+  key: none.key
+  client_ca: none.ca
+users: [{ name: alice }]
+shares:
+  - path: /a
+    lower: [low, none]
+    upper: none
+    work: none.work
+  - path: /b
+    lower: [low]
+    upper: none/{user}/upper
+  - path: /c
+    lower: [low, low]
+    upper: up
+  - path: /d
+    lower: [low]
+    upper: "{user}x"
+  - path: /e
+    lower: [low]
+    upper: up
+  - path: /f
+    lower: [low]
+    upper: up/{user}/upper
+`)
+	dir := filepath.Dir(file)
+	for _, name := range []string{"low", "up"} {
+		mustMkdir(t, dir, name)
+	}
+	want := strings.ReplaceAll(`FILE:2:1: landlock: "perhaps" is not one of try, require, off
+FILE:23:5: shares[3].upper: {user} must be the whole name of a directory above; write it as in /var/lib/overdav/{user}/upper
+FILE:26:5: shares[4].upper: shares[2] has the same; each share keeps its changes in an upper of its own
+FILE:3:35: auth.admins: ghost is nowhere in users; add it there, or correct it here
+FILE:4:12: metrics.users: nobody is nowhere in users; add it there, or correct it here
+FILE:6:3: tls.cert: open DIR/none.pem: no such file or directory
+FILE:7:3: tls.key: open DIR/none.key: no such file or directory
+FILE:8:3: tls.client_ca: open DIR/none.ca: no such file or directory
+FILE:1:1: audit: there is no directory DIR/none; name one that exists
+FILE:3:9: auth.tokens: stat DIR/none: no such file or directory; make the directory DIR/none, and let overdav's user write to it
+FILE:12:18: shares[0].lower[1]: there is no directory DIR/none; name one that exists
+FILE:13:5: shares[0].upper: there is no directory DIR/none; name one that exists
+FILE:14:5: shares[0].work: there is no directory DIR/none.work; name one that exists
+FILE:17:5: shares[1].upper: there is no directory DIR/none; name one that exists
+FILE:18:9: shares[2]: unsuitable layers: lower 1 and lower 2 are the same directory "DIR/low"; name each once
+FILE:29:5: shares[5].upper: DIR/up/{user}/upper overlaps DIR/up of share /e; keep the changes of each share in directories of its own
+overdav: nothing was started
+`, "FILE", file)
+	want = strings.ReplaceAll(want, "DIR", dir)
+	var out bytes.Buffer
+	status := run(env{getenv: getenv("HOME", dir), stdout: &out, stderr: &out}, []string{"config", "check", "--config", file})
+	if got := out.String(); status != 2 || got != want {
+		t.Errorf("status %d\ngot\n%s\nwant\n%s", status, got, want)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) != 3 {
+		t.Errorf("%v: config check has left %v", err, left)
+	}
+}
+
+// A flag's value has the flag for its place, not the list of the file that it
+// replaces.
+func TestConfigCheckNamesTheFlag(t *testing.T) {
+	file := writeConfig(t, "shares: [{ lower: [low], read_only: true }]\n")
+	mustMkdir(t, filepath.Dir(file), "low")
+	gone := filepath.Join(t.TempDir(), "gone")
+	var out bytes.Buffer
+	run(env{getenv: getenv(), stdout: &out, stderr: &out}, []string{"config", "check", "--config", file, gone})
+	if want := "--lower: there is no directory " + gone + "; name one that exists\noverdav: nothing was started\n"; out.String() != want {
+		t.Errorf("got  %s\nwant %s", out.String(), want)
+	}
+}
+
+// What config check reads of a file of users is what serve would.
+func TestConfigCheckReadsFilesOfUsers(t *testing.T) {
+	file := writeConfig(t, "users: [{ htpasswd: good }, { htpasswd: bad }, { htpasswd: none }]\nshares: [{ lower: [low], read_only: true }]\n")
+	dir := filepath.Dir(file)
+	mustMkdir(t, dir, "low")
+	for name, text := range map[string]string{"good": "bob:" + hashOfRight + "\n", "bad": "# who\nBOB:plain\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	run(env{getenv: getenv(), stdout: &out, stderr: &out}, []string{"config", "check", "--config", file})
+	for _, want := range []string{file + ":1:50: users[2].htpasswd: open " + dir + "/none: ", dir + "/bad:2: "} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("said %q, want %q in it", out.String(), want)
+		}
+	}
+}
