@@ -280,7 +280,7 @@ func TestDavfs2KeepsItsLockOverARestart(t *testing.T) {
 func TestDavfs2Df(t *testing.T) {
 	needDavfs2(t)
 	t.Parallel() // it waits more than it works
-	l := newDisk(t, 64<<20)
+	l, _ := newDisk(t, "size=64m")
 	s := serve(t, flagsOf(l)...)
 	s.must(http.StatusCreated, "PUT", "ten", strings.Repeat("x", 10<<20))
 	m := mountDavfs2(t, s.base)

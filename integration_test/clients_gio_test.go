@@ -86,7 +86,7 @@ func TestGio(t *testing.T) {
 func TestGioDf(t *testing.T) {
 	needGio(t)
 	overlaytest.NeedRoot(t) // for a disk of its own
-	l := newDisk(t, 64<<20)
+	l, _ := newDisk(t, "size=64m")
 	s := serve(t, flagsOf(l)...)
 	s.must(http.StatusCreated, "PUT", "ten", strings.Repeat("x", 10<<20))
 	out := s.gio(`

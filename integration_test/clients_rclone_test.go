@@ -132,7 +132,7 @@ func TestRcloneOnTheServerSide(t *testing.T) {
 func TestRcloneAbout(t *testing.T) {
 	needProgram(t, "rclone")
 	overlaytest.NeedRoot(t) // for a disk of its own
-	l := newDisk(t, 64<<20)
+	l, _ := newDisk(t, "size=64m")
 	s := serve(t, flagsOf(l)...)
 	s.must(http.StatusCreated, "PUT", "ten", strings.Repeat("x", 10<<20))
 	out := run(t, script(openDir(t), `rclone about --json dav:`, rcloneEnv(s, "owncloud")...))

@@ -1,7 +1,6 @@
 package integration_test
 
 import (
-	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -35,22 +34,22 @@ func (s *server) finish(l overlaytest.Layers, want string) {
 	sameTree(s.t, "what the kernel shows", diskTree(s.t, mnt), want)
 }
 
-// newDisk makes layers with demo as their lower on a disk of their own, of size
-// bytes, in memory.
-func newDisk(t *testing.T, size int) overlaytest.Layers {
+// newDisk makes layers with demo as their lower on a disk of their own, in memory,
+// which is mounted at point; options are those of tmpfs(5).
+func newDisk(t *testing.T, options string) (l overlaytest.Layers, point string) {
 	t.Helper()
-	dir := openDir(t)
-	if err := syscall.Mount("overdav-test", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+	point = openDir(t)
+	if err := syscall.Mount("overdav-test", point, "tmpfs", 0, options); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
+		if err := syscall.Unmount(point, 0); err != nil {
 			t.Error(err)
 		}
 	})
-	l := overlaytest.NewLayers(t, dir, demo)
+	l = overlaytest.NewLayers(t, point, demo)
 	overlaytest.LowersUnchanged(t, l.Lowers...)
-	return l
+	return l, point
 }
 
 func script(dir, text string, env ...string) *exec.Cmd {

@@ -17,16 +17,7 @@ import (
 // it is not counted once more when its content already lies in staging.
 func TestUploadOfMoreThanHalfOfWhatIsFree(t *testing.T) {
 	overlaytest.NeedRoot(t)
-	small := openDir(t)
-	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=8m"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(small, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	l := overlaytest.NewLayers(t, small, demo)
+	l, _ := newDisk(t, "size=8m")
 	s := serve(t, flagsOf(l)...)
 	body := strings.Repeat("x", 5<<20)
 	s.must(http.StatusCreated, "PUT", "large", body)
@@ -76,16 +67,7 @@ func TestTreeLargerThanTheLimitOfOpenFiles(t *testing.T) {
 // deleted: for that a whiteout is written.
 func TestFullDiskCanBeClearedUp(t *testing.T) {
 	overlaytest.NeedRoot(t)
-	small := openDir(t)
-	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=20m,nr_inodes=4000"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(small, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	l := overlaytest.NewLayers(t, small, demo)
+	l, small := newDisk(t, "size=20m,nr_inodes=4000")
 	s := serve(t, flagsOf(l)...)
 	body := strings.Repeat("x", 256<<10)
 	s.must(http.StatusCreated, "PUT", "first", body)
