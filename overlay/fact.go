@@ -39,7 +39,7 @@ type moment struct {
 // facts are those of all trees, each at the place that its name's hash gives:
 // the newer one takes the place of the older.
 var (
-	facts     [8 << 10]atomic.Pointer[fact]
+	facts     [32 << 10]atomic.Pointer[fact]
 	factsSeed = maphash.MakeSeed()
 )
 
