@@ -393,7 +393,7 @@ func TestShareOptionsTellTheProtocolEverything(t *testing.T) {
 		got := reflect.ValueOf(options)
 		for i := range got.NumField() {
 			switch name := got.Type().Field(i).Name; name {
-			case "Site", "Others", "Locks", "User", "Access", "Challenge", "Listing", "State", "Layer", "CopiedUp", "Log", "MaxUpload", "Reserve": // newHandler's
+			case "Site", "Others", "Locks", "User", "Access", "Challenge", "Unlocks", "Listing", "State", "Layer", "CopiedUp", "Log", "MaxUpload", "Reserve": // newHandler's
 			default:
 				if got.Field(i).IsZero() {
 					t.Errorf("%T.%s is zero though the share says otherwise", options, name)

@@ -88,6 +88,11 @@ func (d *door) newPolicy(c Config) (*policy, error) {
 	return p, nil
 }
 
+// isAdmin says whether id is an admin's, and not that of one of their tokens.
+func (p *policy) isAdmin(id auth.Identity) bool {
+	return id.Scope == nil && !id.IsAnonymous() && p.admins[id.Name]
+}
+
 // client is auth.Options.Client.
 func (d *door) client(r *http.Request) (addr netip.Addr, proxied bool) {
 	return recordOf(r.Context()).client.Addr(), d.proxies.speak(r)
@@ -142,7 +147,7 @@ func (d *door) admit(w http.ResponseWriter, r *http.Request, place int) *http.Re
 			recordOf(r.Context()).user = id.Name
 		}
 	}
-	v := &visit{asks: p.asks}
+	v := &visit{asks: p.asks, admin: p.isAdmin(id)}
 	if place >= 0 {
 		if s := &p.rules[place]; s.rules != nil || id.Scope != nil {
 			v.view = s.rules.For(id, s.path)
@@ -196,8 +201,9 @@ func (p *policy) open(place int) bool {
 
 // A visit is what the door has decided about a request.
 type visit struct {
-	asks bool       // who has no name could give one
-	view *auth.View // nil: everything is allowed
+	asks  bool       // who has no name could give one
+	admin bool       // may reset what is not their own, and end others' locks
+	view  *auth.View // nil: everything is allowed
 }
 
 type visitKey struct{}
@@ -216,6 +222,9 @@ func userOf(r *http.Request) string {
 	}
 	return ""
 }
+
+// isAdmin is davfs.Options.Unlocks.
+func isAdmin(r *http.Request) bool { return visitOf(r).admin }
 
 // accessOf is davfs.Options.Access.
 func accessOf(r *http.Request) davfs.Access {

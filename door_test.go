@@ -224,6 +224,60 @@ func TestDoorReloads(t *testing.T) {
 	}
 }
 
+// An admin ends the locks of others and resets what they changed, as long as they
+// come by their password. Who has given no name is asked for one.
+func TestWhatAdminsMayDo(t *testing.T) {
+	dir := t.TempDir()
+	c, err := configure("serve", []string{"--config", writeConfig(t, `
+users: [{ name: alice, password: `+hashOfRight+` }, { name: bob, password: `+hashOfRight+` }]
+auth: { admins: [Alice], tokens: `+dir+`/tokens }
+shares: [{ lower: [`+mustMkdir(t, dir, "lower")+`], upper: `+mustMkdir(t, dir, "upper")+`, durability: none }]
+`)}, getenv(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := openShares(t, c)
+	d, err := newDoor(c, discardLog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rt, err := newRouter(c, all, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newServer(rt, discardLog(), c).http.Handler
+	secret, _, err := d.tokens.Create(auth.Token{User: "alice", Label: "x", Scope: auth.Scope{Write: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	do := func(want int, method, target, body string, headers ...string) http.Header {
+		t.Helper()
+		r := httptest.NewRequest(method, target, strings.NewReader(body))
+		r.Host = "localhost"
+		for i := 0; i < len(headers); i += 2 {
+			r.Header.Set(headers[i], headers[i+1])
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("%s %s %v: %d %s, want %d", method, target, headers, w.Code, w.Body, want)
+		}
+		return w.Header()
+	}
+	const asks = "Authorization"
+	alice, bob := credentials("alice", "right"), credentials("bob", "right")
+	lock := do(201, "LOCK", "/f", `<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>`, asks, bob).Get("Lock-Token")
+	do(403, "UNLOCK", "/f", "", asks, "Bearer "+secret, "Lock-Token", lock)
+	do(204, "UNLOCK", "/f", "", asks, alice, "Lock-Token", lock)
+	const ofAll = `{"share": "/"}`
+	do(403, "POST", resetPath, ofAll, asks, bob, "Content-Type", "application/json")
+	do(403, "POST", resetPath, ofAll, asks, "Bearer "+secret, "Content-Type", "application/json")
+	if got := do(401, "POST", resetPath, ofAll, "Content-Type", "application/json").Get("WWW-Authenticate"); got != auth.Challenge {
+		t.Errorf("who gives no name is asked %q", got)
+	}
+	do(204, "POST", resetPath, ofAll, asks, alice, "Content-Type", "application/json")
+}
+
 func TestWithoutUsersNobodyIsAsked(t *testing.T) {
 	h, _, _ := testDoor(t, "shares: [{ lower: [/srv], path: /closed }, { lower: [/srv/2], path: /open, access: [{ users: anonymous, allow: read }] }]")
 	for target, want := range map[string]string{"/closed": `"" all`, "/open": `"" read,list`} {

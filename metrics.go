@@ -195,11 +195,14 @@ func (m *metrics) handler(log zerolog.Logger) http.Handler {
 	})
 }
 
-// forUsers is the handler at ownPath: for the others there is nothing there.
+// forUsers is the handler at ownPath: for the others, and for tokens that are good
+// for a share or a path, there is nothing there.
 func (m *metrics) forUsers(users []string, log zerolog.Logger) http.Handler {
 	h := m.handler(log)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if id := auth.From(r.Context()); id.IsAnonymous() || !slices.Contains(users, id.Name) {
+		id := auth.From(r.Context())
+		ofPart := id.Scope != nil && (len(id.Scope.Shares) > 0 || id.Scope.Path != "") // and the metrics are of the server
+		if id.IsAnonymous() || ofPart || !slices.Contains(users, id.Name) {
 			http.NotFound(w, r)
 			return
 		}

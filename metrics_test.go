@@ -99,6 +99,27 @@ func TestMetricsForUsers(t *testing.T) {
 	}
 }
 
+// The metrics are of the whole server: a token for a part of it is not good for
+// them.
+func TestMetricsForTokens(t *testing.T) {
+	h := newMetrics(MetricsConfig{Users: []string{"prometheus"}}).forUsers([]string{"prometheus"}, discardLog())
+	for _, test := range []struct {
+		scope auth.Scope
+		want  int
+	}{
+		{auth.Scope{}, 200},
+		{auth.Scope{Path: "/docs"}, 404},
+		{auth.Scope{Shares: []string{"/"}, Write: true}, 404},
+	} {
+		r := httptest.NewRequest("GET", ownPath+"/metrics", nil)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r.WithContext(auth.With(r.Context(), auth.Identity{Name: "prometheus", Scope: &test.scope})))
+		if w.Code != test.want {
+			t.Errorf("%+v: status %d, want %d", test.scope, w.Code, test.want)
+		}
+	}
+}
+
 func TestMetricsConfigMistakes(t *testing.T) {
 	for _, test := range []struct {
 		c             MetricsConfig

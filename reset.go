@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -66,6 +67,8 @@ func resetArgs(args []string) (path, user string, rest []string, err error) {
 		case args[i] == "--user" && i+1 < len(args):
 			i++
 			user = args[i]
+		case strings.HasPrefix(args[i], "--user="):
+			user = strings.TrimPrefix(args[i], "--user=")
 		case path == "" && args[i] != "" && args[i][0] == '/':
 			path = args[i]
 		default:
@@ -284,6 +287,10 @@ func (api *resetAPI) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !api.door.mayReset(r, wanted.User) {
+		if mayIdentify(w.Header(), r) {
+			writeError(w, http.StatusUnauthorized, "say who you are to reset something")
+			return
+		}
 		writeError(w, http.StatusForbidden, "only the user himself and admins may do that")
 		return
 	}
@@ -449,5 +456,5 @@ func (d *door) mayReset(r *http.Request, user string) bool {
 	case id.IsAnonymous(), id.Scope != nil:
 		return false
 	}
-	return id.Name == user || p.admins[id.Name]
+	return id.Name == user || p.isAdmin(id)
 }

@@ -184,4 +184,5 @@ func TestResetOnTheCommandLine(t *testing.T) {
 		t.Errorf("left are %q (%v)", left, err)
 	}
 	try(0, "is gone", args...) // there is nothing: that is what was asked for
+	try(0, "is gone", "reset", "/", "--user=alice", "--lower", s.layers.Lower[0], "--upper", s.layers.Upper)
 }

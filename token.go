@@ -101,12 +101,32 @@ func tokenCreate(e env, args []string) error {
 	if err := c.canonicalScope(&scope); err != nil {
 		return err
 	}
+	if err := c.checkUser(*flags.user); err != nil {
+		return err
+	}
 	secret, made, err := tokens.Create(auth.Token{User: *flags.user, Label: *label, Scope: scope, Expires: until})
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(e.stdout, secret)
 	fmt.Fprintf(e.stderr, "overdav: this is the token %s of %s, and it is not shown again\n", made.ID, made.User)
+	return nil
+}
+
+// checkUser refuses somebody whom nobody knows: a token would let them in all the
+// less. Whom a proxy vouches for is not known here.
+func (c *Config) checkUser(name string) error {
+	folded, ok := auth.FoldName(name)
+	if !ok || c.Auth.UserHeader != "" {
+		return nil // making the token says what is wrong with a name
+	}
+	users, _, err := loadUsers(*c)
+	if err != nil {
+		return err
+	}
+	if _, ok := users.Lookup(folded); !ok {
+		return &hintError{fmt.Errorf("no user called %s may come in", folded), "--user names one of the configuration, or of a file of htpasswd that it names"}
+	}
 	return nil
 }
 

@@ -27,7 +27,7 @@ type UserConfig struct {
 // AuthConfig says how users come in.
 type AuthConfig struct {
 	UserHeader     string        `yaml:"user_header" reload:"yes"` // in which a trusted proxy says who makes a request
-	Admins         Words         `yaml:"admins" reload:"yes"`      // who may reset what is not their own
+	Admins         Words         `yaml:"admins" reload:"yes"`      // who may reset what is not their own, and end others' locks
 	Tokens         string        `yaml:"tokens"`                   // a file; "" is no tokens
 	Cache          time.Duration `yaml:"cache"`                    // for how long right credentials are remembered after their last use
 	AllowPlaintext bool          `yaml:"allow_plaintext_auth"`     // over plain HTTP from other machines

@@ -238,6 +238,9 @@ func TestTokenCommand(t *testing.T) {
 		t.Errorf("listed\n%s", list)
 	}
 
+	proxied := writeConfig(t, "trusted_proxies: [127.0.0.1]\nauth: { user_header: X-User, tokens: "+dir+"/tokens.json }\nshares: [{ lower: [/srv] }]\n")
+	must("create", "--config", proxied, "--user", "alcie", "--label", "x") // the proxy knows
+
 	without := writeConfig(t, "shares: [{ lower: [/srv] }]\n")
 	for _, args := range [][]string{
 		{},
@@ -246,6 +249,7 @@ func TestTokenCommand(t *testing.T) {
 		{"create", "--config", without, "--user", "alice", "--label", "x"},
 		{"create", "--config", name, "--user", "alice"},
 		{"create", "--config", name, "--user", "alice", "--label", "x", "--share", "/music"},
+		{"create", "--config", name, "--user", "alcie", "--label", "x"},
 		{"create", "--config", name, "--user", "alice", "--label", "x", "--expires", "soon"},
 		{"create", "--config", name, "--user", "alice", "--label", "x", "--expires", "2001-01-01"},
 		{"create", "--config", name, "--user", "alice", "--label", "x", "stray"},

@@ -89,7 +89,7 @@ func (t *Token) check(now time.Time) error {
 	t.Label = strings.TrimSpace(t.Label)
 	switch {
 	case t.Label == "" || len(t.Label) > maxTokenLabel || !utf8.ValidString(t.Label) || strings.IndexFunc(t.Label, isControl) >= 0:
-		return badToken("a token needs a label of 1 to %d bytes that says what it is for", maxTokenLabel)
+		return badToken("a token needs a label that says what it is for, of 1 to %d bytes without control characters", maxTokenLabel)
 	case !t.Expires.IsZero() && !t.Expires.After(now):
 		return badToken("the token would have expired already; give a later time")
 	}

@@ -123,6 +123,9 @@ func (h *Handler) unlock(w http.ResponseWriter, rq *request) error {
 		return err
 	}
 	err = h.locks.Unlock(token, rq.user, rq.real)
+	if errors.Is(err, ErrNotLockOwner) && h.opts.Unlocks != nil && h.opts.Unlocks(rq.Request) {
+		err = h.locks.Break(token, rq.real)
+	}
 	if errors.Is(err, ErrNoSuchLock) {
 		// RFC 4918, section 9.11.1
 		return &protocolError{status: http.StatusConflict, condition: "lock-token-matches-request-uri", err: err}

@@ -164,6 +164,19 @@ func TestTokensAreBoundToTheirUserAndResource(t *testing.T) {
 	}
 }
 
+func TestWhoMayUnlocksForOthers(t *testing.T) {
+	s := serve(t, map[string]string{"theirs": "1", "other": "2"}, asUser, func(o *Options) {
+		o.Unlocks = func(r *http.Request) bool { return r.Header.Get("Test-User") == "admin" }
+	})
+	theirs := s.locked("/theirs", "Test-User: alice")
+	s.want(403, "UNLOCK", "/theirs", "", "Test-User: bob", "Lock-Token: <"+theirs+">")
+	s.want(409, "UNLOCK", "/other", "", "Test-User: admin", "Lock-Token: <"+theirs+">")
+	s.want(423, "PUT", "/theirs", "", "Test-User: admin", "If: (<"+theirs+">)") // to end it is not to have it
+	s.want(204, "UNLOCK", "/theirs", "", "Test-User: admin", "Lock-Token: <"+theirs+">")
+	s.want(204, "PUT", "/theirs", "", "Test-User: bob")
+	s.want(409, "UNLOCK", "/theirs", "", "Test-User: admin", "Lock-Token: <"+theirs+">")
+}
+
 func TestLockAnswer(t *testing.T) {
 	s := serve(t, map[string]string{"d&é/f": "1"}, func(o *Options) { o.Prefix = "/dav" })
 	got := s.want(200, "LOCK", "/dav/d%26%C3%A9/", lockExclusive, "Timeout: Infinite, Second-4100000000", "Depth: infinity")

@@ -541,6 +541,26 @@ func (l *Locks) unlock(token, principal string, p Path) error {
 	return nil
 }
 
+// Break is Unlock, whoever has the lock.
+func (l *Locks) Break(token string, p Path) error {
+	if err := l.breakLock(token, p); err != nil {
+		return err
+	}
+	return l.commit()
+}
+
+func (l *Locks) breakLock(token string, p Path) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expireLocked(time.Now())
+	lock := l.byToken[token]
+	if lock == nil || !lock.covers(p) {
+		return ErrNoSuchLock
+	}
+	l.removeLocked(lock)
+	return nil
+}
+
 // findLocked returns the lock that the principal may change by way of p.
 func (l *Locks) findLocked(now time.Time, token, principal string, p Path) (*Lock, error) {
 	l.expireLocked(now)
