@@ -137,7 +137,8 @@ func (c *content) SyscallConn() (syscall.RawConn, error) {
 
 // What every file is sent with. Content and pages share an origin, and nobody
 // knows what clients store: a browser may show it, but not run what is in it,
-// let it reach the server, send its address along, or show it to other sites.
+// let it reach the server, send its address along, or show it to other sites
+// (docs/decisions/0022).
 // PDFs are no exception, though older browsers showed none under a sandbox:
 // Chromium 156 and Firefox 153 do, at their full size and with their viewer's
 // tools, as pictures of both showed in November 2026.
