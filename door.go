@@ -21,6 +21,7 @@ type door struct {
 	authenticator *auth.Authenticator
 	tokens        *auth.Tokens // nil: there are none
 	proxies       proxies
+	tarpit        tarpit
 	log           zerolog.Logger
 	policy        atomic.Pointer[policy]
 }
@@ -44,7 +45,7 @@ type shareRules struct {
 }
 
 func newDoor(c Config, log zerolog.Logger) (*door, error) {
-	d := &door{log: log}
+	d := &door{log: log, tarpit: newTarpit()}
 	site, err := c.site()
 	if err != nil {
 		return nil, err
@@ -258,6 +259,7 @@ func (d *door) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case http.StatusTooManyRequests:
 		recordOf(r.Context()).authFailed(&d.log, refusal.Name, string(refusal.Reason))
 	}
+	d.tarpit.hold(r.Context(), refusal.RetryAfter)
 	w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(refusal.RetryAfter.Seconds()))))
 	http.Error(w, http.StatusText(refusal.Status), refusal.Status)
 }

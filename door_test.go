@@ -10,6 +10,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -166,24 +168,34 @@ func TestRefusalsAreAllTheSame(t *testing.T) {
 }
 
 func TestDoorSlowsDown(t *testing.T) {
-	h, _, _ := testDoor(t, threeShares)
-	alice := []string{"Authorization", credentials("alice", "right")}
-	if w := get(h, "GET", "/free", alice...); w.Code != 200 {
-		t.Fatal(w.Code)
-	}
-	for range 10 {
-		get(h, "GET", "/free", "Authorization", credentials("alice", "wrong"))
-	}
-	w := get(h, "GET", "/free", "Authorization", credentials("bob", "right"))
-	if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "1" || w.Header().Get("WWW-Authenticate") != "" {
-		t.Errorf("status %d, header %v", w.Code, w.Header())
-	}
-	if w := get(h, "GET", "/free", "Authorization", credentials("bob", "right"), "from", "127.0.0.1:5", "X-Forwarded-For", "198.51.100.7"); w.Code != 200 {
-		t.Errorf("from elsewhere: %d", w.Code)
-	}
-	if w := get(h, "GET", "/free", alice...); w.Code != 200 {
-		t.Errorf("who is in: %d", w.Code)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		h, _, _ := testDoor(t, threeShares)
+		alice := []string{"Authorization", credentials("alice", "right")}
+		if w := get(h, "GET", "/free", alice...); w.Code != 200 {
+			t.Fatal(w.Code)
+		}
+		for range 10 {
+			get(h, "GET", "/free", "Authorization", credentials("alice", "wrong"))
+		}
+		began := time.Now()
+		w := get(h, "GET", "/free", "Authorization", credentials("bob", "right"))
+		if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "1" || w.Header().Get("WWW-Authenticate") != "" {
+			t.Errorf("status %d, header %v", w.Code, w.Header())
+		}
+		if held := time.Since(began); held != tarpitTime {
+			t.Errorf("the answer came after %v", held)
+		}
+		began = time.Now()
+		if w := get(h, "GET", "/free", "Authorization", credentials("bob", "right"), "from", "127.0.0.1:5", "X-Forwarded-For", "198.51.100.7"); w.Code != 200 {
+			t.Errorf("from elsewhere: %d", w.Code)
+		}
+		if w := get(h, "GET", "/free", alice...); w.Code != 200 {
+			t.Errorf("who is in: %d", w.Code)
+		}
+		if held := time.Since(began); held != 0 {
+			t.Errorf("they were held for %v", held)
+		}
+	})
 }
 
 func TestDoorReloads(t *testing.T) {

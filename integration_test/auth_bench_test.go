@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -18,8 +19,21 @@ func quantile(times []time.Duration, q float64) time.Duration {
 	return times[min(int(q*float64(len(times))), len(times)-1)]
 }
 
+// hurry lets clients ask until stop is called, each as fast as it is answered.
+func hurry(clients int, ask func(client, round int)) (stop func()) {
+	var stopped atomic.Bool
+	var wg sync.WaitGroup
+	for i := range clients {
+		wg.Go(func() {
+			for round := 0; !stopped.Load(); round++ {
+				ask(i, round)
+			}
+		})
+	}
+	return func() { stopped.Store(true); wg.Wait() }
+}
+
 // pace lets clients ask in turn, so many a second in all, until stop is called.
-// An attack is as fast as it can be: its clients have a pace of their own.
 func pace(clients, perSecond int, ask func(client, round int)) (stop func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
@@ -77,14 +91,18 @@ func BenchmarkAttack(b *testing.B) {
 	}
 	stopGood := pace(goodClients-1, 100, func(client, _ int) { must(fmt.Sprintf("good%d", client%goodUsers), 5000) })
 	defer stopGood()
+	bad := func(client, round int) {
+		if status, err := a.bad(client, round); err != nil || status == http.StatusOK {
+			b.Errorf("an attacker: %d, %v", status, err)
+		}
+	}
 	for b.Loop() {
 		report("quiet", alice())
-		stopBad := pace(badClients, 500, func(client, round int) {
-			if status, err := a.bad(client, round); err != nil || status == http.StatusOK {
-				b.Errorf("an attacker: %d, %v", status, err)
-			}
-		})
+		stopBad := pace(badClients, 500, bad)
 		report("attack", alice())
+		stopBad()
+		stopBad = hurry(badClients, bad)
+		report("hurried", alice())
 		stopBad()
 	}
 }
