@@ -182,11 +182,13 @@ func (l *layers) checkPlace() error {
 
 // checkApart refuses two shares of which one keeps its changes among the other's:
 // it would show them there, and take changes of them for its own. {user} stands for
-// the name of every user.
+// the name of every user, but not for that of a directory in the state directory,
+// which has a hash in it.
 func (l *layers) checkApart(other *layers) error {
+	ofUsers := !l.makeUpper && !other.makeUpper
 	for _, mine := range l.changed() {
 		for _, theirs := range other.changed() {
-			if nested(resolve(mine), resolve(theirs)) {
+			if nested(resolve(mine), resolve(theirs), ofUsers) {
 				return &hintError{
 					fmt.Errorf("%s overlaps %s of share %s", mine, theirs, other.Path),
 					"keep the changes of each share in directories of its own",
@@ -205,12 +207,14 @@ func (l *layers) changed() []string {
 	return []string{l.Upper, l.Work}
 }
 
-// nested says whether two directories are one, or one is in the other.
-func nested(a, b string) bool {
+// nested says whether two directories are one, or one is in the other; ofUsers
+// that {user} stands for names.
+func nested(a, b string, ofUsers bool) bool {
+	stands := func(x, y string) bool { return ofUsers && x == userPart && isUserName(y) }
 	as, bs := strings.Split(a, "/"), strings.Split(b, "/")
 	for i := range min(len(as), len(bs)) {
 		x, y := as[i], bs[i]
-		if x != y && !(x == userPart && isUserName(y)) && !(y == userPart && isUserName(x)) {
+		if x != y && !stands(x, y) && !stands(y, x) {
 			return false
 		}
 	}

@@ -47,6 +47,11 @@ func TestChangesOfSharesAreApart(t *testing.T) {
 		if err := of(test.a).checkApart(of(test.b)); (err == nil) != test.fit {
 			t.Errorf("%s beside %s: %v", test.a, test.b, err)
 		}
+		made := of(test.b)
+		made.makeUpper = true
+		if err := of(test.a).checkApart(made); err != nil && test.b == "/srv/alice/one" {
+			t.Errorf("%s beside %s, which has a hash in its name: %v", test.a, test.b, err)
+		}
 		shown := of(test.b)
 		shown.ReadOnly = true
 		if err := of(test.a).checkApart(shown); err != nil {
