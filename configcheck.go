@@ -35,18 +35,37 @@ func configCommand(e env, args []string) error {
 	if errors.Is(err, flag.ErrHelp) {
 		return err
 	}
-	errs := []error{err}
-	if o != nil {
-		o.spoil(err)
-		for _, check := range fileChecks {
-			errs = append(errs, check(e, c, o))
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(err, checkFiles(e, c, o, err)); err != nil {
 		return &foundError{err}
 	}
 	fmt.Fprintln(e.stdout, "the configuration has no mistakes")
 	return nil
+}
+
+// checkFiles makes all fileChecks. told is what the operator is told anyway.
+func checkFiles(e env, c Config, o origins, told error) error {
+	if o == nil { // the file could not be read
+		return nil
+	}
+	o.spoil(told)
+	var errs []error
+	for _, check := range fileChecks {
+		errs = append(errs, check(e, c, o))
+	}
+	return errors.Join(errs...)
+}
+
+// everyMistake is err, which kept serve from starting, and every mistake in the
+// configuration, each with its place. Where config check finds some in the files,
+// err is one of them.
+func everyMistake(e env, c Config, o origins, err error) error {
+	if in := new(*ConfigError); errors.As(err, in) {
+		return errors.Join(err, checkFiles(e, c, o, err))
+	}
+	if found := checkFiles(e, c, o, nil); found != nil {
+		return &startError{found}
+	}
+	return err
 }
 
 // advice is err with its hint, on one line.

@@ -64,10 +64,12 @@ FILE:29:5: shares[5].upper: DIR/up/{user}/upper overlaps DIR/up of share /e; kee
 overdav: nothing was started
 `, "FILE", file)
 	want = strings.ReplaceAll(want, "DIR", dir)
-	var out bytes.Buffer
-	status := run(env{getenv: getenv("HOME", dir), stdout: &out, stderr: &out}, []string{"config", "check", "--config", file})
-	if got := out.String(); status != 2 || got != want {
-		t.Errorf("status %d\ngot\n%s\nwant\n%s", status, got, want)
+	for _, command := range []string{"config check", "serve"} {
+		var out bytes.Buffer
+		status := run(env{getenv: getenv("HOME", dir), stdout: &out, stderr: &out}, append(strings.Fields(command), "--config", file))
+		if got := out.String(); status != 2 || got != want {
+			t.Errorf("%s: status %d\ngot\n%s\nwant\n%s", command, status, got, want)
+		}
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) != 3 {
 		t.Errorf("%v: config check has left %v", err, left)

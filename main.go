@@ -77,9 +77,13 @@ func printUsage(w io.Writer) {
 func report(w io.Writer, err error) int {
 	var found *foundError
 	var config *ConfigError
+	var start *startError
 	var usage *usageError
 	var hint *hintError
 	switch {
+	case errors.As(err, &start):
+		report(w, start.error)
+		return 1
 	case errors.As(err, &found):
 		report(w, found.error)
 		return 2
@@ -116,6 +120,10 @@ type usageError struct {
 // A foundError is what a command was to find: mistakes in a configuration.
 type foundError struct{ error }
 
+// A startError is what is wrong with the files and directories of a configuration
+// that was understood: it may be right once a disk is there.
+type startError struct{ error }
+
 // A hintError is an error with a guess at what to do about it.
 type hintError struct {
 	error
@@ -125,6 +133,7 @@ type hintError struct {
 func (e *usageError) Unwrap() error { return e.error }
 func (e *hintError) Unwrap() error  { return e.error }
 func (e *foundError) Unwrap() error { return e.error }
+func (e *startError) Unwrap() error { return e.error }
 
 // split returns the errors that errors.Join put together.
 func split(err error) []error {

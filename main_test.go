@@ -22,7 +22,7 @@ func TestCommandLine(t *testing.T) {
 		{"unknown flag", []string{"serve", "--colour"}, 2, "", "overdav: flag provided but not defined: -colour\noverdav: overdav serve --help lists the flags\n"},
 		{"nothing to serve", []string{"serve"}, 2, "", "overdav: shares[0].lower: nothing to serve; name a directory: overdav serve DIR\n"},
 		{"missing config", []string{"serve", "--config", "/nonexistent.yaml"}, 1, "", "overdav: open /nonexistent.yaml: no such file or directory\noverdav: --config names"},
-		{"missing directory", []string{"serve", "/nonexistent"}, 1, "", "overdav: share /: there is no directory /nonexistent\noverdav: name one that exists\n"},
+		{"missing directory", []string{"serve", "/nonexistent"}, 1, "", "--lower: there is no directory /nonexistent; name one that exists\noverdav: nothing was started\n"},
 		{"unlock without upper", []string{"unlock"}, 2, "", "overdav: unlock wants to know the upper\n"},
 		{"unlock of a word", []string{"unlock", "--upper", "/nonexistent", "now"}, 2, "", "overdav: unlock wants"},
 	}

@@ -19,10 +19,9 @@ import (
 // would if they worked on the machine. The limit of open files needs no call;
 // package os raises it to the hard limit (since Go 1.19).
 func serve(e env, args []string) error {
-	read := func(help io.Writer) (Config, error) { return configure("serve", args, e.getenv, help) }
-	c, err := read(e.stdout)
+	c, o, err := configureFrom("serve", args, e.getenv, e.stdout)
 	if err != nil {
-		return err
+		return everyMistake(e, c, o, err)
 	}
 	lines := newLogBuffer(e.stderr)
 	defer lines.flush()
@@ -32,7 +31,7 @@ func serve(e env, args []string) error {
 	tuneCollector(e.getenv)
 	all, err := newShares(c, stateHome(e.getenv, os.Geteuid()), log)
 	if err != nil {
-		return err
+		return everyMistake(e, c, o, err)
 	}
 
 	counts := newMetrics(c.Metrics)
@@ -41,20 +40,20 @@ func serve(e env, args []string) error {
 	}
 	audit, err := newAudit(c, log)
 	if err != nil {
-		return err
+		return everyMistake(e, c, o, err)
 	}
 	defer audit.close()
 
 	door, err := newDoor(c, log)
 	if err != nil {
-		return err
+		return everyMistake(e, c, o, err)
 	}
 
 	// The first signal asks to finish; stopListening puts the default back, so
 	// that the second one ends the process.
 	ctx, stopListening := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stopListening()
-	reload := newReloads(c, func() (Config, error) { return read(io.Discard) }, log)
+	reload := newReloads(c, func() (Config, error) { return configure("serve", args, e.getenv, io.Discard) }, log)
 	reload.add(audit.reload)
 	reload.add(door.reload)
 	defer reload.start()()
@@ -67,11 +66,11 @@ func serve(e env, args []string) error {
 	defer socks.close()
 	certs, err := newTLSFiles(c.TLS, log)
 	if err != nil {
-		return err
+		return everyMistake(e, c, o, err)
 	}
 	reload.add(certs.reload)
 	if err := all.open(); err != nil {
-		return err
+		return everyMistake(e, c, o, err)
 	}
 	reload.add(all.reload)
 	defer all.expireNowAndThen()()

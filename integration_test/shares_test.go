@@ -98,7 +98,7 @@ func TestAShareThatCannotStartIsNamedAndNothingIsLeft(t *testing.T) {
 	if err := os.Remove(layers["/two"].Work); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, filepath.Dir(layers["/two"].Upper), []string{"--config", file, "--listen", "127.0.0.1:0"}, "share /two: ", layers["/two"].Work)
+	refused(t, filepath.Dir(layers["/two"].Upper), []string{"--config", file, "--listen", "127.0.0.1:0"}, "shares[1].work: ", layers["/two"].Work)
 	if exists(filepath.Join(layers["/one"].Work, "incompat")) {
 		t.Error("the share that could start has kept its guard")
 	}
