@@ -195,6 +195,10 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 			want: []string{"FILE:1:9: sequence end token ']' not found"},
 		},
 		{
+			name: "made under Windows", file: "\ufefflisten: 8080\r\nshares: [{lower: [/srv]}]\r\n",
+			want: []string{`FILE:1:1: listen: "8080" is not an address; write host:port, as in 127.0.0.1:8080, or unix:PATH`},
+		},
+		{
 			name: "a brace that is not meant", file: "shares:\n  - upper: {user}/x\n",
 			want: []string{"FILE:2:18: value is not allowed in this context; a name that begins with {user}, or has it between braces or brackets, has to be in quotes"},
 		},

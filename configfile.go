@@ -53,6 +53,7 @@ func loadFile(name string, c *Config, o origins) (mistakes []error, err error) {
 }
 
 func (f *configFile) parse(data []byte, c *Config) {
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // which editors of Windows begin a file with
 	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		f.origins[""] = origin{wrong: true} // and therefore everything in it

@@ -49,6 +49,8 @@ func serve(e env, args []string) error {
 		return everyMistake(e, c, o, err)
 	}
 
+	all.warnOfSecrets(c.secrets(configFileOf("serve", args, e.getenv)), log)
+
 	// The first signal asks to finish; stopListening puts the default back, so
 	// that the second one ends the process.
 	ctx, stopListening := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
