@@ -224,8 +224,15 @@ func userOf(r *http.Request) string {
 	return ""
 }
 
-// isAdmin is davfs.Options.Unlocks.
-func isAdmin(r *http.Request) bool { return visitOf(r).admin }
+// mayUnlock is davfs.Options.Unlocks. Whoever has lost the right to lock may still
+// end their locks, but no token ends one that it could not have made.
+func mayUnlock(r *http.Request, root string, own bool) bool {
+	v := visitOf(r)
+	if !own {
+		return v.admin
+	}
+	return v.view == nil || v.view.Leaves(root)&auth.RightProps != 0
+}
 
 // accessOf is davfs.Options.Access.
 func accessOf(r *http.Request) davfs.Access {

@@ -280,6 +280,13 @@ shares: [{ lower: [`+mustMkdir(t, dir, "lower")+`], upper: `+mustMkdir(t, dir, "
 	alice, bob := credentials("alice", "right"), credentials("bob", "right")
 	lock := do(201, "LOCK", "/f", `<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>`, asks, bob).Get("Lock-Token")
 	do(403, "UNLOCK", "/f", "", asks, "Bearer "+secret, "Lock-Token", lock)
+	for want, scope := range map[string]auth.Scope{"of a path": {Write: true, Path: "/d"}, "to read": {}} {
+		limited, _, err := d.tokens.Create(auth.Token{User: "bob", Label: want, Scope: scope})
+		if err != nil {
+			t.Fatal(err)
+		}
+		do(403, "UNLOCK", "/f", "", asks, "Bearer "+limited, "Lock-Token", lock)
+	}
 	do(204, "UNLOCK", "/f", "", asks, alice, "Lock-Token", lock)
 	const ofAll = `{"share": "/"}`
 	do(403, "POST", resetPath, ofAll, asks, bob, "Content-Type", "application/json")

@@ -76,7 +76,10 @@ func newHandler(t *tree, config ShareConfig, s *share) (http.Handler, error) {
 	s.config.Limits.addTo(&o)
 	o.Others = s.others
 	o.Locks = t.locks
-	o.User, o.Access, o.Challenge, o.Unlocks = userOf, accessOf, mayIdentify, isAdmin
+	o.User, o.Access, o.Challenge = userOf, accessOf, mayIdentify
+	if s.config.authenticates() {
+		o.Unlocks = mayUnlock
+	}
 	o.Listing = web.Listing
 	o.Log = s.refused
 	o.Layer = func(r *http.Request, layer int) { recordOf(r.Context()).fromLayer(layer) }

@@ -159,6 +159,10 @@ func (v *View) Rights(name string) Right {
 	return v.ruled(name) & mask
 }
 
+// Leaves is what the token by which the Identity came, if it was one, leaves of the
+// rights on name, whatever the rules say.
+func (v *View) Leaves(name string) Right { return v.scope.over(name) }
+
 func (v *View) ruled(name string) Right {
 	if v.everything {
 		return RightsAll

@@ -122,10 +122,7 @@ func (h *Handler) unlock(w http.ResponseWriter, rq *request) error {
 	if err != nil {
 		return err
 	}
-	err = h.locks.Unlock(token, rq.user, rq.real)
-	if errors.Is(err, ErrNotLockOwner) && h.opts.Unlocks != nil && h.opts.Unlocks(rq.Request) {
-		err = h.locks.Break(token, rq.real)
-	}
+	err = h.endLock(rq, token)
 	if errors.Is(err, ErrNoSuchLock) {
 		// RFC 4918, section 9.11.1
 		return &protocolError{status: http.StatusConflict, condition: "lock-token-matches-request-uri", err: err}
@@ -135,6 +132,26 @@ func (h *Handler) unlock(w http.ResponseWriter, rq *request) error {
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// endLock ends the lock that token is of, if whoever makes the request may.
+func (h *Handler) endLock(rq *request, token string) error {
+	if h.opts.Unlocks == nil {
+		return h.locks.Unlock(token, rq.user, rq.real)
+	}
+	for _, lock := range h.locks.Covering(rq.real) {
+		if lock.Token != token {
+			continue
+		}
+		own := lock.Principal == rq.user
+		switch may := h.opts.Unlocks(rq.Request, lock.Root.Name(), own); {
+		case own && !may:
+			return denied()
+		case !own && may:
+			return h.locks.Break(token, rq.real)
+		}
+	}
+	return h.locks.Unlock(token, rq.user, rq.real)
 }
 
 // lockedError is what a *LockedError means to the client: 423 with the roots of

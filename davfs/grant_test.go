@@ -165,9 +165,14 @@ func TestTokensAreBoundToTheirUserAndResource(t *testing.T) {
 }
 
 func TestWhoMayUnlocksForOthers(t *testing.T) {
-	s := serve(t, map[string]string{"theirs": "1", "other": "2"}, asUser, func(o *Options) {
-		o.Unlocks = func(r *http.Request) bool { return r.Header.Get("Test-User") == "admin" }
+	s := serve(t, map[string]string{"theirs": "1", "other": "2", "kept/f": ""}, asUser, func(o *Options) {
+		o.Unlocks = func(r *http.Request, root string, own bool) bool {
+			return own && root != "kept" || r.Header.Get("Test-User") == "admin"
+		}
 	})
+	kept := s.locked("/kept", "Depth: infinity", "Test-User: alice")
+	s.want(403, "UNLOCK", "/kept/f", "", "Test-User: alice", "Lock-Token: <"+kept+">")
+	s.want(204, "UNLOCK", "/kept/f", "", "Test-User: admin", "Lock-Token: <"+kept+">")
 	theirs := s.locked("/theirs", "Test-User: alice")
 	s.want(403, "UNLOCK", "/theirs", "", "Test-User: bob", "Lock-Token: <"+theirs+">")
 	s.want(409, "UNLOCK", "/other", "", "Test-User: admin", "Lock-Token: <"+theirs+">")

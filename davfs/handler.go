@@ -35,9 +35,10 @@ type Options struct {
 	// name and a password could help, it sets WWW-Authenticate and answers
 	// true, and the refusal is 401. Nil means that they never do.
 	Challenge func(http.Header, *http.Request) bool
-	// Unlocks says whether whoever makes a request may end the locks of others.
-	// Nil means that nobody may.
-	Unlocks func(*http.Request) bool
+	// Unlocks says whether whoever makes a request may end a lock whose root is
+	// that name of the tree, one of their own or another's. Nil means one of their
+	// own alone.
+	Unlocks func(r *http.Request, root string, own bool) bool
 	// InfiniteDepth is how many resources a PROPFIND of infinite depth may
 	// answer with; 0 refuses it.
 	InfiniteDepth int
