@@ -70,6 +70,7 @@ func newPropTag(name xml.Name) propTag {
 type multistatus struct {
 	w    io.Writer
 	head http.ResponseWriter // the status line and the length, if it is known, go to it first; nil when they have
+	push func() error        // has what w was given sent; nil: nobody waits for a part
 	buf  []byte
 	err  error
 }
@@ -247,6 +248,14 @@ func (m *multistatus) flush() {
 		_, m.err = m.w.Write(m.buf)
 	}
 	m.buf = m.buf[:0]
+}
+
+// send is flush, and has the client get it now.
+func (m *multistatus) send() {
+	m.flush()
+	if m.err == nil && m.push != nil {
+		m.err = m.push()
+	}
 }
 
 // failed reports whether the reader is gone, so that nothing written from here

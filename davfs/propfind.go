@@ -3,6 +3,7 @@ package davfs
 import (
 	"compress/gzip"
 	"encoding/xml"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -48,7 +49,7 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 	}
 	var members *memberBatch
 	if d != depthZero {
-		if members, err = h.beginMembers(rq); err != nil {
+		if members, err = h.beginMembers(rq, props); err != nil {
 			return err
 		}
 		defer members.close()
@@ -65,7 +66,7 @@ func (h *Handler) propfind(w http.ResponseWriter, rq *request) error {
 	l.budget = h.opts.InfiniteDepth
 	if d != depthZero {
 		if isLong(rq.info) {
-			out.flush()
+			out.send()
 		}
 		l.members(rq.path, real, members, d == depthInfinity)
 	}
@@ -106,12 +107,12 @@ func isLong(info *overlay.Info) bool { return info.IsDir() && info.Size() >= lon
 
 // beginMembers opens the collection that the request names, and reads its first
 // members unless that takes long.
-func (h *Handler) beginMembers(rq *request) (*memberBatch, error) {
+func (h *Handler) beginMembers(rq *request, props *selection) (*memberBatch, error) {
 	dir, err := h.openMembers(rq)
 	if err != nil {
 		return nil, err
 	}
-	members := listMembers(dir)
+	members := listMembers(dir, props)
 	if !isLong(rq.info) {
 		err = members.read()
 	}
@@ -166,9 +167,16 @@ func beginMultistatus(w http.ResponseWriter, r *http.Request) (out *multistatus,
 	header := w.Header()
 	header.Set("Content-Type", xmlContentType)
 	header.Add("Vary", "Accept-Encoding, Brief, Prefer")
+	push := func() error {
+		err := http.NewResponseController(w).Flush()
+		if errors.Is(err, http.ErrNotSupported) {
+			return nil // then it is sent later
+		}
+		return err
+	}
 	if !acceptsGzip(r.Header) {
 		out = newMultistatus(w)
-		out.head = w
+		out.head, out.push = w, push
 		return out, out.close
 	}
 	header.Set("Content-Encoding", "gzip")
@@ -176,6 +184,7 @@ func beginMultistatus(w http.ResponseWriter, r *http.Request) (out *multistatus,
 	z := gzipWriters.Get().(*gzip.Writer)
 	z.Reset(w)
 	out = newMultistatus(z)
+	out.push = func() error { return errors.Join(z.Flush(), push()) }
 	return out, func() error {
 		err := out.close()
 		if cerr := z.Close(); err == nil {
@@ -234,10 +243,14 @@ type memberBatch struct {
 
 var memberBatches = sync.Pool{New: func() any { return new(memberBatch) }}
 
-// listMembers begins to list a collection, which close closes.
-func listMembers(from *overlay.File) *memberBatch {
+// listMembers begins to list a collection, which close closes; props is what will
+// be told of its members.
+func listMembers(from *overlay.File, props *selection) *memberBatch {
 	b := memberBatches.Get().(*memberBatch)
 	b.from, b.n = from, 0
+	if props.needsDead {
+		from.Want(deadPropAttr)
+	}
 	return b
 }
 
@@ -332,7 +345,7 @@ func (l *lister) beneath(dir, real Path) (more bool) {
 		l.unlisted(dir, err)
 		return true
 	}
-	batch := listMembers(from)
+	batch := listMembers(from, l.props)
 	defer batch.close()
 	if l.permit.limited() && from.Path() != real.Name() {
 		l.unlisted(dir, syscall.ESTALE)

@@ -118,6 +118,9 @@ func TestLongListingBeginsAtOnce(t *testing.T) {
 	r := httptest.NewRequest("PROPFIND", "/", nil)
 	r.Header.Set("Depth", "1")
 	s.handler.ServeHTTP(w, r)
+	if w.flushed != 1 {
+		t.Errorf("sent after %d writes, want 1", w.flushed)
+	}
 	if len(w.sizes) < 2 || strings.Count(w.Body.String()[:w.sizes[0]], "<D:response>") != 1 {
 		t.Errorf("writes of %v bytes: the first has not the collection alone", w.sizes)
 	}
@@ -126,11 +129,15 @@ func TestLongListingBeginsAtOnce(t *testing.T) {
 	}
 }
 
-// writes records how long each write was.
+// writes records how long each write was, and after how many it was told to send
+// them.
 type writes struct {
 	*httptest.ResponseRecorder
-	sizes []int
+	sizes   []int
+	flushed int
 }
+
+func (w *writes) Flush() { w.flushed = len(w.sizes) }
 
 func (w *writes) Write(p []byte) (int, error) {
 	w.sizes = append(w.sizes, len(p))

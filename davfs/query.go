@@ -11,8 +11,9 @@ import (
 type selection struct {
 	kind  propfindKind
 	props []selectedProp
-	// dead says that all dead properties are told of beside props.
-	dead bool
+	// dead says that all dead properties are told of beside props; needsDead that
+	// to answer takes a look at them.
+	dead, needsDead bool
 }
 
 type selectedProp struct {
@@ -20,6 +21,14 @@ type selectedProp struct {
 	tag  propTag
 	live *liveProp // nil for what can only be a dead property
 	long bool
+}
+
+// needsDead says whether the value is a dead property, or may be.
+func (p *selectedProp) needsDead() bool {
+	if p.live == nil {
+		return !neverStored[p.name]
+	}
+	return p.name == davName("creationdate") // see writeCreationDate
 }
 
 // selectProps turns what was asked for into a selection. The short form, for
@@ -37,10 +46,12 @@ func selectProps(ask propfindBody, short bool) *selection {
 		}
 		named[name] = true
 		s.props = append(s.props, p)
+		s.needsDead = s.needsDead || p.needsDead()
 	}
 	if ask.kind == findNamed {
 		return s
 	}
+	s.needsDead = true
 	for i := range liveProps {
 		p := &liveProps[i]
 		if !named[p.name] && (p.all || ask.kind == findNames) {

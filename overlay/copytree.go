@@ -268,8 +268,8 @@ func (c *copier) copyMembers(d *dirCopy) error {
 func (c *copier) copyMember(d *dirCopy, l *lister, name string, source int, dtype byte) error {
 	if dtype != at.DTReg && dtype != at.DTDir {
 		var info Info
-		if ok, err := l.stat(name, source, &info); !ok {
-			return err
+		if ok, err := l.fsys.statIn(l.d, name, source, &info); !ok {
+			return l.readError(source, err)
 		}
 		dtype = info.st.DType()
 	}

@@ -563,6 +563,14 @@ func (f *File) ReadInfos(infos []Info) (int, error) {
 	return n, pathError("readdir", f.name, err)
 }
 
+// Want has ReadInfos find out of each object whether it has the attribute, which
+// MemberXattr will be asked for: so it costs least.
+func (f *File) Want(attr string) {
+	if stored, err := f.fsys.marks.stored(attr); err == nil { // else nothing has it
+		f.list.wanted = stored
+	}
+}
+
 // MemberXattr returns an extended attribute of a member of the directory that
 // ReadInfos told of, as FS.Getxattr does, but of the member itself where it is a
 // symlink, and without walking there. That there is none is one error for all.
@@ -570,12 +578,12 @@ func (f *File) MemberXattr(member *Info, attr string) ([]byte, error) {
 	if f.dir == nil {
 		return nil, pathError("getxattr", f.name, syscall.ENOTDIR)
 	}
-	if member.kept.hasNot(attr) {
-		return nil, errNoXattr
-	}
 	stored, err := f.fsys.marks.stored(attr)
 	if err != nil {
 		return nil, pathError("getxattr", joinPath(f.name, member.name), err)
+	}
+	if member.without && stored == f.list.wanted || member.kept.hasNot(stored) {
+		return nil, errNoXattr
 	}
 	d := f.dir.inLayer(member.layer)
 	if d == nil {
@@ -583,7 +591,7 @@ func (f *File) MemberXattr(member *Info, attr string) ([]byte, error) {
 	}
 	value, err := d.Getxattr(member.name, stored)
 	if err == syscall.ENODATA {
-		member.kept.noteAbsent(attr)
+		member.kept.noteAbsent(stored)
 		return nil, errNoXattr
 	}
 	return value, pathError("getxattr", joinPath(f.name, member.name), err)

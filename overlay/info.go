@@ -17,6 +17,8 @@ type Info struct {
 	tag   tag
 	tags  *tagTable // has tag; nil when it was asked already, as by all but listings
 	kept  keptRef   // of a listing that is kept, where it is in that
+
+	without bool // it has not the attribute that its listing asks for, see File.Want
 }
 
 // newInfo tells of what was found, by the name that it is called.

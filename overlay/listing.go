@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -36,8 +37,8 @@ type listing struct {
 	// +checklocks:mu
 	names nameTable
 	// +checklocks:mu
-	objects []keptObject
-	// attrs are the attributes of which some object was found to have none.
+	objects keptObjects
+	// attrs are the attributes, as they are stored, of which some object was found to have none.
 	// +checklocks:mu
 	attrs []string
 }
@@ -61,6 +62,37 @@ type keptObject struct {
 	always bool   // to be looked at each time
 	absent uint8  // bit i: has no attribute attrs[i]
 	looked uint16 // how often it was looked up
+}
+
+// keptObjects are in blocks, so that to take in one more moves none.
+type keptObjects struct {
+	blocks [][]keptObject // of keptBlock each, but the last
+	count  int
+}
+
+const keptBlock = 1024
+
+func (k *keptObjects) at(i int) *keptObject { return &k.blocks[i/keptBlock][i%keptBlock] }
+
+func (k *keptObjects) add(o keptObject) {
+	if k.count%keptBlock == 0 {
+		size := keptBlock
+		if k.count == 0 {
+			size = 0 // most directories are small
+		}
+		k.blocks = append(k.blocks, make([]keptObject, 0, size))
+	}
+	last := len(k.blocks) - 1
+	k.blocks[last] = append(k.blocks[last], o)
+	k.count++
+}
+
+// size is what they take, in bytes.
+func (k *keptObjects) size() int {
+	if len(k.blocks) == 0 {
+		return 0
+	}
+	return keptObjectSize * (cap(k.blocks[0]) + keptBlock*(len(k.blocks)-1))
 }
 
 // A keptTime is a time.Time without its location; nsec is noTime for none.
@@ -251,9 +283,9 @@ func (l *listing) lookUp(fsys *FS, d *dir, name string, need remedy) error {
 		return nil
 	case i < 0:
 		i, _ = l.names.add([]byte(name), 0)
-		l.objects = append(l.objects, keptObject{})
+		l.objects.add(keptObject{})
 	}
-	o := &l.objects[i]
+	o := l.objects.at(i)
 	looked, always := o.looked+1, o.always && o.ino == f.st.Ino
 	if missing {
 		o.gone = true
@@ -284,17 +316,16 @@ func (l *lister) keep(info *Info, ok bool) {
 	o := keptObject{gone: true}
 	if ok {
 		o = keep(&info.st)
-		info.kept = keptRef{k, uint32(len(k.objects)), 0}
+		if info.without && o.hasOneName() {
+			o.absent = k.absence(l.wanted)
+		}
+		info.kept = keptRef{k, uint32(k.objects.count), 0}
 	}
-	k.objects = append(k.objects, o)
-	if len(k.objects)%accountEvery == 0 && !k.charge() {
+	k.objects.add(o)
+	if k.objects.count%keptBlock == 0 && !k.charge() {
 		l.fills = false
 	}
 }
-
-// accountEvery is how many objects a listing takes in before it tells what it
-// takes.
-const accountEvery = 1024
 
 // charge accounts for what the listing takes; false when that is too much, or
 // the listing is lost.
@@ -304,7 +335,7 @@ const accountEvery = 1024
 func (l *listing) charge() bool {
 	l.cache.mu.Lock()
 	defer l.cache.mu.Unlock()
-	size := int64(l.names.size() + keptObjectSize*cap(l.objects))
+	size := int64(l.names.size() + l.objects.size())
 	if !l.lost && size > maxListingBytes {
 		l.cache.forgetListing(l)
 	}
@@ -356,7 +387,7 @@ func (l *lister) fillFromKept(infos []Info) (n int, err error) {
 		}
 		base := k.names.refs[first].start
 		for i := first; i < l.next; i++ {
-			if k.objects[i].gone {
+			if k.objects.at(i).gone {
 				continue
 			}
 			ref := k.names.refs[i]
@@ -378,8 +409,8 @@ func (l *lister) fillFromKept(infos []Info) (n int, err error) {
 // Preconditions: mu is held.
 func (l *listing) take(next *int, count int) string {
 	first := *next
-	for ; *next < len(l.objects) && count > 0; *next++ {
-		if !l.objects[*next].gone {
+	for ; *next < l.objects.count && count > 0; *next++ {
+		if !l.objects.at(*next).gone {
 			count--
 		}
 	}
@@ -395,7 +426,7 @@ func (l *listing) take(next *int, count int) string {
 //
 // Preconditions: kept.mu is held.
 func (l *lister) fromKept(i int, name string, info *Info) (ok bool, err error) {
-	o, source := &l.kept.objects[i], int(l.kept.names.refs[i].source)
+	o, source := l.kept.objects.at(i), int(l.kept.names.refs[i].source)
 	if o.always {
 		if ok, err = l.fsys.statIn(l.d, name, source, info); !ok {
 			return false, l.readError(source, err)
@@ -415,7 +446,7 @@ func (r keptRef) hasNot(attr string) bool {
 	}
 	r.listing.mu.RLock()
 	defer r.listing.mu.RUnlock()
-	o := &r.listing.objects[r.index]
+	o := r.listing.objects.at(int(r.index))
 	for i, a := range r.listing.attrs {
 		if a == attr {
 			return o.looked == r.looked && o.absent&(1<<i) != 0
@@ -434,18 +465,30 @@ func (r keptRef) noteAbsent(attr string) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	o := &l.objects[r.index]
-	if o.looked != r.looked || o.nlink > 1 && o.mode&syscall.S_IFMT != syscall.S_IFDIR {
-		return
+	if o := l.objects.at(int(r.index)); o.looked == r.looked && o.hasOneName() {
+		o.absent |= l.absence(attr)
 	}
-	for i, a := range l.attrs {
-		if a == attr {
-			o.absent |= 1 << i
-			return
+}
+
+// hasOneName says whether an event of its directory tells of every change of the
+// object's attributes.
+func (o *keptObject) hasOneName() bool {
+	return o.nlink <= 1 || o.mode&syscall.S_IFMT == syscall.S_IFDIR
+}
+
+// absence is the bit of keptObject.absent that stands for an attribute; 0 when
+// there is none for one more.
+//
+// Preconditions: mu is held.
+// +checklocks:l.mu
+func (l *listing) absence(attr string) uint8 {
+	i := slices.Index(l.attrs, attr)
+	if i < 0 {
+		if len(l.attrs) == maxKeptAttrs {
+			return 0
 		}
-	}
-	if len(l.attrs) < maxKeptAttrs {
+		i = len(l.attrs)
 		l.attrs = append(l.attrs, attr)
-		o.absent |= 1 << (len(l.attrs) - 1)
 	}
+	return 1 << i
 }

@@ -234,7 +234,7 @@ func (m *marks) isWhiteout(d *at.Dir, name string, st *at.Stat) (bool, error) {
 
 // has says whether name in d carries a mark.
 func (m *marks) has(d *at.Dir, name, mark string) (bool, error) {
-	_, err := d.Getxattr(name, mark)
+	err := d.CheckXattr(name, mark)
 	switch err {
 	case nil:
 		return true, nil

@@ -52,6 +52,8 @@ type FS struct {
 	// +checklocks:treeMu
 	closed bool
 
+	lookers sync.WaitGroup // at names in the root, for listings of it
+
 	cache   *dirCache // nil: nothing is kept between operations
 	names   nameLocks // the names in a directory, by its merged path
 	copying nameLocks // copy-ups under way, by the name asked for
@@ -263,6 +265,7 @@ func (fsys *FS) Close() error {
 	}
 	// What looks or changes now is refused; who is still copying finds that out
 	// and lets go of staging.
+	fsys.lookers.Wait()
 	var err error
 	if fsys.staging != nil {
 		fsys.staging.users.Wait()

@@ -31,6 +31,10 @@ type lister struct {
 	fills, fromListing bool          // which of the two
 	passing            bool          // neither uses nor makes what is kept: nobody lists again
 	began              bool
+
+	wanted      string       // the attribute, as it is stored, that objects are asked for besides; "" none
+	now, coming *listingPart // what is being handed out, and what comes after it
+	end         error        // after the names that were gathered: io.EOF, or why there are no more
 }
 
 // begin begins the listing.
@@ -123,22 +127,7 @@ func (l *lister) fill(infos []Info) (n int, err error) {
 	if l.fromListing {
 		return l.fillFromKept(infos)
 	}
-	for n < len(infos) {
-		name, source, _, err := l.nextName()
-		if err == nil {
-			var ok bool
-			if ok, err = l.stat(name, source, &infos[n]); ok {
-				n++
-			}
-		}
-		if err == io.EOF && n > 0 {
-			return n, nil
-		}
-		if err != nil {
-			return n, err
-		}
-	}
-	return n, nil
+	return l.fillAhead(infos)
 }
 
 // nextName returns the next name, where it is from, and its type as the
@@ -171,7 +160,6 @@ func (l *lister) nextName() (name string, source int, dtype byte, err error) {
 			return string(raw), l.source, dtype, nil
 		}
 	}
-	l.complete()
 	return "", 0, 0, io.EOF
 }
 
@@ -186,20 +174,6 @@ func (l *lister) isNew(name []byte) bool {
 		return added
 	}
 	return l.names.find(name) < 0
-}
-
-// stat looks a listed name up in the layer it came from; not ok when it is a
-// whiteout or gone meanwhile.
-func (l *lister) stat(name string, source int, info *Info) (ok bool, err error) {
-	ok, err = l.fsys.statIn(l.d, name, source, info)
-	if err != nil {
-		l.abandon()
-		return false, l.readError(source, err)
-	}
-	if l.fills {
-		l.keep(info, ok)
-	}
-	return ok, nil
 }
 
 // statIn tells of name in one source of d; not ok for a whiteout and for what is
@@ -221,11 +195,12 @@ func (fsys *FS) statIn(d *dir, name string, source int, info *Info) (ok bool, er
 // rewind begins again: names made since are seen.
 func (l *lister) rewind() {
 	l.close()
-	*l = lister{fsys: l.fsys, d: l.d}
+	*l = lister{fsys: l.fsys, d: l.d, wanted: l.wanted}
 }
 
 // close ends the reading, not the directory.
 func (l *lister) close() {
+	l.dropParts()
 	if l.stream != nil {
 		l.stream.Close()
 		l.stream = nil

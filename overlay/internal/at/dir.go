@@ -163,6 +163,20 @@ func (d *Dir) Getxattr(name, attr string) ([]byte, error) {
 	return value, xattrErrno(err)
 }
 
+// CheckXattr is Getxattr without the value.
+func (d *Dir) CheckXattr(name, attr string) error {
+	if err := single(name); err != nil {
+		return err
+	}
+	if name != "." || d.pathfd {
+		if err := sysHasXattr(d.fd, name, attr); err != syscall.ENOSYS {
+			return err
+		}
+	}
+	_, err := d.Getxattr(name, attr)
+	return err
+}
+
 // XattrNames returns the names of d's own attributes as flistxattr(2) does, each
 // ended by a NUL, in buf if they fit.
 func (d *Dir) XattrNames(buf []byte) ([]byte, error) {

@@ -247,6 +247,16 @@ func sysGetxattr(dirfd int, name, attr string) ([]byte, error) {
 	}
 }
 
+// sysHasXattr is sysGetxattr without the value.
+func sysHasXattr(dirfd int, name, attr string) error {
+	attrName, err := unix.BytePtrFromString(attr)
+	if err != nil {
+		return err
+	}
+	_, err = xattrCall(sysGetxattrat, dirfd, name, unsafe.Pointer(attrName), &xattrArgs{}, xattrArgsSize)
+	return err
+}
+
 // sysSetxattr sets an attribute of a name without opening it; ENOSYS where the
 // kernel cannot.
 func sysSetxattr(dirfd int, name, attr string, value []byte) error {

@@ -25,6 +25,7 @@ func sysStat(int, string, *Stat) error                    { return syscall.ENOSY
 func sysReadlink(int, string) (string, error)             { return "", syscall.ENOSYS }
 func sysFlistxattr(int, []byte) ([]byte, error)           { return nil, syscall.ENOSYS }
 func sysFgetxattr(int, string) ([]byte, error)            { return nil, syscall.ENOSYS }
+func sysHasXattr(int, string, string) error               { return syscall.ENOSYS }
 func sysGetxattr(int, string, string) ([]byte, error)     { return nil, syscall.ENOSYS }
 func sysSetxattr(int, string, string, []byte) error       { return syscall.ENOSYS }
 func sysRemovexattr(int, string, string) error            { return syscall.ENOSYS }
