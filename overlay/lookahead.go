@@ -33,7 +33,7 @@ const (
 	// more than the looks.
 	fewNames = 32
 	// maxLookers bounds how many look at one part.
-	maxLookers = 4
+	maxLookers = 8
 )
 
 // gather has the next names looked at: at most size. nil is none; l.end tells why
@@ -60,7 +60,7 @@ func (l *lister) gather(size int) *listingPart {
 
 // look has the names of p looked at.
 func (l *lister) look(p *listingPart) {
-	lookers := min(maxLookers, runtime.GOMAXPROCS(0))
+	lookers := min(maxLookers, 2*runtime.GOMAXPROCS(0))
 	if len(p.names) <= fewNames {
 		lookers = 1
 	}
