@@ -26,6 +26,7 @@ func listed(t *testing.T, fsys *overlay.FS, name string) string {
 		t.Fatal(err)
 	}
 	defer dir.Close()
+	dir.Want("user.prop")
 	infos, err := dir.Infos(-1)
 	if err != nil {
 		t.Fatal(err)
