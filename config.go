@@ -408,7 +408,7 @@ func (c *Config) checkReach(addr net.Addr) error {
 		return nil
 	}
 	if !c.Anonymous && !c.authenticates() {
-		return fmt.Errorf("%q can be reached from other machines, and everybody there could write; "+
+		return fmt.Errorf("%q can be reached from other machines, and nobody there would have to say who they are; "+
 			"listen on 127.0.0.1, name users, or allow it with --anonymous", addr)
 	}
 	if c.plaintext() && !c.Auth.AllowPlaintext {

@@ -188,7 +188,7 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 		},
 		{
 			name: "open to everybody", file: "listen: 0.0.0.0:8080\nshares: [{lower: [/srv]}]\n",
-			want: []string{`FILE:1:1: listen: "0.0.0.0:8080" can be reached from other machines, and everybody there could write; listen on 127.0.0.1, name users, or allow it with --anonymous`},
+			want: []string{`FILE:1:1: listen: "0.0.0.0:8080" can be reached from other machines, and nobody there would have to say who they are; listen on 127.0.0.1, name users, or allow it with --anonymous`},
 		},
 		{
 			name: "not YAML", file: "listen: [1\n",

@@ -81,7 +81,7 @@ func TestAReloadRefusesWhatIsUnsoundWithTheOldSettings(t *testing.T) {
 	running := twoShares()
 	running.Listen = "0.0.0.0:80" // as if something else had made this sound at the start
 	rl := newReloads(running, func() (Config, error) { return twoShares(), nil }, zerolog.New(&log))
-	if said := applied(rl, &log); !strings.Contains(said, "only a restart can change (listen)") || !strings.Contains(said, "everybody there could write") {
+	if said := applied(rl, &log); !strings.Contains(said, "only a restart can change (listen)") || !strings.Contains(said, "nobody there would have to say who they are") {
 		t.Errorf("said %s", said)
 	}
 }

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"mime"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -275,15 +273,8 @@ type resetJSON struct {
 }
 
 func (api *resetAPI) serve(w http.ResponseWriter, r *http.Request) {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		writeError(w, http.StatusUnsupportedMediaType, "the body has to be application/json")
-		return
-	}
 	var wanted resetJSON
-	in := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxTokenRequest))
-	in.DisallowUnknownFields()
-	if err := in.Decode(&wanted); err != nil {
-		writeError(w, http.StatusBadRequest, `the body has to be {"share": "/path", "user": "name"}`)
+	if !readJSON(w, r, &wanted, `the body has to be {"share": "/path", "user": "name"}`) {
 		return
 	}
 	if !api.door.mayReset(r, wanted.User) {

@@ -81,6 +81,7 @@ func TestResetThrowsAwayWhatAUserChanged(t *testing.T) {
 		{"alice", ofAlice, "text/plain", 415},
 		{"alice", ofAlice, "application/x-www-form-urlencoded", 415},
 		{"alice", `{"shares": "/"}`, "application/json", 400},
+		{"alice", `{"share": "/"} x`, "application/json", 400},
 		{"alice", `{"share": "/none", "user": "alice"}`, "application/json", 404},
 		{"boss", `{"share": "/", "user": ""}`, "application/json", 422},
 		{"boss", `{"share": "/", "user": "../x"}`, "application/json", 422},

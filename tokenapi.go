@@ -121,20 +121,29 @@ func (api *tokenAPI) list(w http.ResponseWriter, r *http.Request, id auth.Identi
 	writeJSON(w, http.StatusOK, map[string]any{"tokens": all})
 }
 
-func (api *tokenAPI) create(w http.ResponseWriter, r *http.Request, id auth.Identity) {
+// readJSON reads the body of r, which has to be v and nothing else. When it is
+// not, that is the answer: bad says what it has to be.
+func readJSON(w http.ResponseWriter, r *http.Request, v any, bad string) bool {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		writeError(w, http.StatusUnsupportedMediaType, "the body has to be application/json")
-		return
+		return false
 	}
-	var wanted wantedJSON
 	in := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxTokenRequest))
 	in.DisallowUnknownFields()
-	if err := in.Decode(&wanted); err != nil {
-		writeError(w, http.StatusBadRequest, "the body is not a token as this API knows it")
-		return
+	if err := in.Decode(v); err != nil {
+		writeError(w, http.StatusBadRequest, bad)
+		return false
 	}
 	if _, err := in.Token(); !errors.Is(err, io.EOF) {
-		writeError(w, http.StatusBadRequest, "the body goes on behind the token")
+		writeError(w, http.StatusBadRequest, "the body goes on behind its JSON")
+		return false
+	}
+	return true
+}
+
+func (api *tokenAPI) create(w http.ResponseWriter, r *http.Request, id auth.Identity) {
+	var wanted wantedJSON
+	if !readJSON(w, r, &wanted, "the body is not a token as this API knows it") {
 		return
 	}
 	t := auth.Token{User: id.Name, Label: wanted.Label, Scope: auth.Scope{Shares: wanted.Shares, Path: wanted.Path, Write: wanted.Write}}
