@@ -20,3 +20,16 @@ func Crash(fsys *FS) {
 
 // Drain waits until nothing is being deleted in the background.
 func Drain(fsys *FS) { fsys.staging.purges.Wait() }
+
+// TakeLookerPlaces takes all places of those who look for others, until free is
+// called.
+func TakeLookerPlaces() (free func()) {
+	for range cap(lookerPlaces) {
+		lookerPlaces <- struct{}{}
+	}
+	return func() {
+		for range cap(lookerPlaces) {
+			<-lookerPlaces
+		}
+	}
+}

@@ -36,6 +36,11 @@ const (
 	maxLookers = 8
 )
 
+// lookerPlaces bounds how many look for others in this process: each may be a
+// thread that waits for a disk, also when that never answers. Who finds no place
+// looks himself.
+var lookerPlaces = make(chan struct{}, 64)
+
 // gather has the next names looked at: at most size. nil is none; l.end tells why
 // there are no more.
 func (l *lister) gather(size int) *listingPart {
@@ -67,20 +72,30 @@ func (l *lister) look(p *listingPart) {
 	each := (len(p.names) + lookers - 1) / lookers
 	for from := 0; from < len(p.names); from += each {
 		to := min(from+each, len(p.names))
-		if lookers == 1 {
+		if lookers == 1 || !l.lookBeside(p, from, to) {
 			l.lookAt(p, from, to)
-			return
 		}
-		if l.d.shared {
-			l.fsys.lookers.Add(1) // the tree is held: it cannot be closed yet
-		}
-		p.lookers.Go(func() {
-			if l.d.shared {
-				defer l.fsys.lookers.Done()
-			}
-			l.lookAt(p, from, to)
-		})
 	}
+}
+
+// lookBeside has somebody else look at some names of p, if there is a place.
+func (l *lister) lookBeside(p *listingPart, from, to int) bool {
+	select {
+	case lookerPlaces <- struct{}{}:
+	default:
+		return false
+	}
+	if l.d.shared {
+		l.fsys.lookers.Add(1) // the tree is held: it cannot be closed yet
+	}
+	p.lookers.Go(func() {
+		l.lookAt(p, from, to)
+		if l.d.shared {
+			l.fsys.lookers.Done()
+		}
+		<-lookerPlaces
+	})
+	return true
 }
 
 // lookAt looks at some names of p. Several do, each at others.

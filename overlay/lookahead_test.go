@@ -110,3 +110,17 @@ func TestListingIsClosedWhileItIsLookedAt(t *testing.T) {
 		must(t, dirs[0].Close())
 	}
 }
+
+// Where as many look for others as may, as before a disk that hangs, who lists
+// looks himself.
+func TestListingWithoutLookers(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	l, shown := manyNames(t, 1000)
+	fsys := mustOpen(t, options(l))
+	defer fsys.Close()
+	free := overlay.TakeLookerPlaces()
+	defer free()
+	if infos := mustReadDir(t, fsys, "d"); len(infos) != len(shown) {
+		t.Errorf("%d names, want %d", len(infos), len(shown))
+	}
+}
