@@ -74,12 +74,13 @@ func (m *moment) note(name string, f fact) {
 // that a FIFO or a device is in its place now would have been heard. It says
 // whether that is enough.
 func (f *found) take(d *dir, known *fact) bool {
-	if known.plain == 0 {
+	in := d.inLayer(known.layer)
+	if known.plain == 0 || in == nil {
 		return false
 	}
-	f.at, f.layer, f.known = d.inLayer(known.layer), known.layer, known
+	f.at, f.layer, f.known = in, known.layer, known
 	f.st.Mode, f.st.Ino = syscall.S_IFREG, known.plain
-	return f.at != nil
+	return true
 }
 
 // isStill says whether the file that was found is the one that is open now, which
