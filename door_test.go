@@ -240,24 +240,11 @@ func TestDoorReloads(t *testing.T) {
 // come by their password. Who has given no name is asked for one.
 func TestWhatAdminsMayDo(t *testing.T) {
 	dir := t.TempDir()
-	c, err := configure("serve", []string{"--config", writeConfig(t, `
+	h, d := configuredHandler(t, `
 users: [{ name: alice, password: `+hashOfRight+` }, { name: bob, password: `+hashOfRight+` }]
 auth: { admins: [Alice], tokens: `+dir+`/tokens }
 shares: [{ lower: [`+mustMkdir(t, dir, "lower")+`], upper: `+mustMkdir(t, dir, "upper")+`, durability: none }]
-`)}, getenv(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := openShares(t, c)
-	d, err := newDoor(c, discardLog())
-	if err != nil {
-		t.Fatal(err)
-	}
-	rt, err := newRouter(c, all, d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := newServer(rt, discardLog(), c).http.Handler
+`)
 	secret, _, err := d.tokens.Create(auth.Token{User: "alice", Label: "x", Scope: auth.Scope{Write: true}})
 	if err != nil {
 		t.Fatal(err)

@@ -31,6 +31,14 @@ func sharesOf(t *testing.T, access map[string]string) (h http.Handler, names []s
 		}
 		text += fmt.Sprintf("  - { path: /%s, lower: [%s], read_only: true, access: [%s] }\n", name, lower, access[name])
 	}
+	h, _ = configuredHandler(t, text)
+	return h, names
+}
+
+// configuredHandler is what serve would answer with under the configuration text,
+// and the door before it.
+func configuredHandler(t *testing.T, text string) (http.Handler, *door) {
+	t.Helper()
 	c, err := configure("serve", []string{"--config", writeConfig(t, text)}, getenv(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +52,7 @@ func sharesOf(t *testing.T, access map[string]string) (h http.Handler, names []s
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newServer(rt, discardLog(), c).http.Handler, names
+	return newServer(rt, discardLog(), c).http.Handler, d
 }
 
 // A user learns of the shares in which he has a right to anything, and of no other:

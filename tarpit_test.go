@@ -38,7 +38,7 @@ func TestTarpit(t *testing.T) {
 		if got := took(t.Context(), time.Hour); got != 0 {
 			t.Errorf("beside as many as may be: waited %v", got)
 		}
-		time.Sleep(tarpitTime)
+		time.Sleep(tarpitTime) // of the bubble's clock, which goes on when all wait: those who waited have gone
 		synctest.Wait()
 		if got := took(t.Context(), time.Hour); got != tarpitTime {
 			t.Errorf("after them: waited %v", got)
