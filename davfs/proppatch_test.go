@@ -11,6 +11,8 @@ import (
 
 	"github.com/pkg/xattr"
 	"golang.org/x/net/webdav"
+
+	"overdav/overlay/overlaytest"
 )
 
 // patchSet is a PROPPATCH that sets properties, with the usual prefixes.
@@ -168,6 +170,24 @@ func TestProppatchOfNothing(t *testing.T) {
 	s.want(207, "PROPPATCH", "/._f", patchSet("<x:a>1</x:a>"))
 	s.want(400, "PROPPATCH", "/f", "")
 	s.want(400, "PROPPATCH", "/f", patchSet(""))
+}
+
+// What replaces a read-only file is read-only, and has its checksums all the same.
+func TestChecksumsOfReadOnlyFile(t *testing.T) {
+	if !overlaytest.AsOrdinaryUser(t) {
+		return
+	}
+	const md = "b1946ac92492d2347c6235b4d2611184" // of "hello\n"
+	s := serve(t, map[string]string{"f": "1"})
+	mustDo(t, s.tree.Chmod("f", 0o444))
+	s.want(204, "PUT", "/f", "hello\n", "OC-Checksum: MD5:"+md)
+	got := s.want(207, "PROPFIND", "/f", named("O:checksums"), "Depth: 0").body
+	if !strings.Contains(got, md) {
+		t.Errorf("got %s, want %s in it", got, md)
+	}
+	if info, err := s.tree.Stat("f"); err != nil || info.Mode() != 0o444 {
+		t.Errorf("got %v, %v, want mode 0444", info, err)
+	}
 }
 
 func TestChecksums(t *testing.T) {

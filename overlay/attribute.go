@@ -42,7 +42,9 @@ func (fsys *FS) Setxattr(name, attr string, value []byte) error {
 	if err != nil {
 		return pathError("setxattr", name, err)
 	}
-	return fsys.setAttribute("setxattr", name, true, func(t target) error { return t.Setxattr(stored, value) })
+	return fsys.setAttribute("setxattr", name, true, func(t target) error {
+		return writable(t, func() error { return t.Setxattr(stored, value) })
+	})
 }
 
 // Removexattr removes an extended attribute of name, copying it up.
@@ -56,7 +58,7 @@ func (fsys *FS) Removexattr(name, attr string) error {
 		return pathError("removexattr", name, err)
 	}
 	return fsys.setAttribute("removexattr", name, true, func(t target) error {
-		return t.dir.Removexattr(t.name, stored)
+		return writable(t, func() error { return t.dir.Removexattr(t.name, stored) })
 	})
 }
 
@@ -199,6 +201,8 @@ type target struct {
 	name string
 }
 
+func (t target) Stat(st *at.Stat) error { return t.dir.Stat(t.name, st) }
+
 func (t target) Chmod(perm uint32) error { return t.dir.Chmod(t.name, perm) }
 
 func (t target) Chown(uid, gid int) error { return t.dir.Chown(t.name, uid, gid) }
@@ -217,6 +221,27 @@ type attributes interface {
 	Chown(uid, gid int) error
 	Setxattr(attr string, value []byte) error
 	SetTimes(atime, mtime time.Time) error
+}
+
+// moded has permissions that can be looked at and set.
+type moded interface {
+	Stat(st *at.Stat) error
+	Chmod(perm uint32) error
+}
+
+// writable makes a change to o, which is ours, also where its mode does not let
+// an ordinary user write to it: the mode is then another one meanwhile, and
+// after a crash in between.
+func writable(o moded, change func() error) error {
+	err := change()
+	if !errors.Is(err, syscall.EACCES) {
+		return err
+	}
+	var st at.Stat
+	if o.Stat(&st) != nil || o.Chmod(st.Mode&0o7777|0o200) != nil {
+		return err
+	}
+	return errors.Join(change(), o.Chmod(st.Mode&0o7777))
 }
 
 // attributes of a staged object.
@@ -265,7 +290,7 @@ func (fsys *FS) copyAttributes(src *lowerObject, t *temp) (err error) {
 		}
 	}
 	if !owned || len(late) > 0 || own.Mode&0o7777 != src.st.Mode&0o7777 {
-		if err := chmodAs(to, &src.st, strip); err != nil {
+		if err := fsys.chmodAs(to, &src.st, strip); err != nil {
 			return err
 		}
 	}
@@ -293,13 +318,16 @@ func chownAs(to attributes, st *at.Stat) (squashed bool, err error) {
 	return false, err
 }
 
-func chmodAs(to attributes, st *at.Stat, strip bool) error {
+func (fsys *FS) chmodAs(to attributes, st *at.Stat, strip bool) error {
 	if st.IsSymlink() {
 		return nil
 	}
 	perm := st.Mode & 0o7777
 	if strip {
 		perm = withoutPrivileges(st)
+	}
+	if st.IsDir() {
+		perm |= fsys.openDirs
 	}
 	return to.Chmod(perm)
 }

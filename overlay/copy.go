@@ -325,7 +325,11 @@ func (c *copier) readAttributes(src *source, d *dir, from *at.Dir, name string) 
 // their tags that have attributes, which may tell of their content.
 func (c *copier) copyFile(src *source, to *temp, keep *kept) error {
 	defer src.file.Close()
-	file, err := to.dir.Create(to.name, src.st.Mode&0o777)
+	perm := src.st.Mode & 0o777
+	if len(src.attrs) > 0 {
+		perm |= 0o600 // a read-only mode refuses user attributes, setAttributes has the last word
+	}
+	file, err := to.dir.Create(to.name, perm)
 	if err != nil {
 		return err
 	}

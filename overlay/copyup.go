@@ -345,16 +345,7 @@ func (fsys *FS) markImpure(d *dir) error {
 // setOwnXattr sets a mark on an object of upper, also on one that its mode
 // does not let an ordinary user write to.
 func (fsys *FS) setOwnXattr(d *at.RWDir, name, attr string, value []byte) error {
-	err := d.Setxattr(name, attr, value)
-	if !errors.Is(err, syscall.EACCES) {
-		return err
-	}
-	var st at.Stat
-	if d.Stat(name, &st) != nil || d.Chmod(name, st.Mode&0o7777|0o200) != nil {
-		return err
-	}
-	err = d.Setxattr(name, attr, value)
-	return errors.Join(err, d.Chmod(name, st.Mode&0o7777))
+	return writable(target{d, name}, func() error { return d.Setxattr(name, attr, value) })
 }
 
 // stageCopy makes a copy of a lower object that is not a directory.

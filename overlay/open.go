@@ -44,6 +44,9 @@ func Open(o Options) (*FS, error) {
 		privileged:      prefix == trustedPrefix,
 		events:          o.Events,
 	}
+	if os.Geteuid() != 0 {
+		fsys.openDirs = 0o700
+	}
 	opened := false
 	defer func() {
 		if !opened {

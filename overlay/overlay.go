@@ -37,6 +37,7 @@ type FS struct {
 	metacopy        bool // content may be left below, and is read there
 	durability      Durability
 	privileged      bool      // may give files away and set any attribute
+	openDirs        uint32    // what the modes of copied directories grant at least: to an ordinary user, whom they hold for, all
 	traps           []at.Stat // layer roots, where one lies inside another
 	events          Events
 	flattened       sync.Once // the warning about it

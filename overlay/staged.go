@@ -189,7 +189,7 @@ func (n *note) take(file *at.RWFile) error {
 		return err
 	}
 	made := derivedTag(&st)
-	if file.Setxattr(n.attr, n.value(made.shown())) == nil { // else see SetNote
+	if writable(file, func() error { return file.Setxattr(n.attr, n.value(made.shown())) }) == nil { // else see SetNote
 		n.tag = made
 	}
 	return nil

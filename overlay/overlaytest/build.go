@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"syscall"
@@ -75,8 +76,8 @@ func (c Class) Build(dir, text string) error {
 // errNoFlags: the file system has not all the flags.
 var errNoFlags = errors.New("this file system has no such chattr flags")
 
-// Unprotect takes the flags away that keep the layer in dir from being
-// deleted.
+// Unprotect takes away the flags and the modes that keep the layer in dir from
+// being deleted.
 func (c Class) Unprotect(dir string) error {
 	tree, err := c.Read(dir)
 	if err != nil {
@@ -85,6 +86,9 @@ func (c Class) Unprotect(dir string) error {
 	for _, e := range tree {
 		if e.Flags != 0 {
 			err = errors.Join(err, setFlags(filepath.Join(dir, e.Name), 0))
+		}
+		if e.Mode&syscall.S_IFMT == syscall.S_IFDIR && e.Mode&0o700 != 0o700 {
+			err = errors.Join(err, os.Chmod(filepath.Join(dir, e.Name), 0o700))
 		}
 	}
 	return err
@@ -203,8 +207,8 @@ func (b *builder) setAttrs(dir *at.RWDir, name string, e Entry) error {
 			return fmt.Errorf("%s: %w", attr, err)
 		}
 	}
-	if e.Mode&syscall.S_IFMT == syscall.S_IFLNK {
-		return nil
+	if kind := e.Mode & syscall.S_IFMT; kind == syscall.S_IFLNK || kind == syscall.S_IFDIR && name != "." {
+		return nil // a directory's may let nobody make what is in it: setTimes
 	}
 	return dir.Chmod(name, e.Mode&^syscall.S_IFMT)
 }
@@ -218,7 +222,7 @@ func (b *builder) link(e Entry) error {
 }
 
 // setTimes sets the times last and from the end, because making a member
-// changes its directory's.
+// changes its directory's, and with them the modes of directories.
 func (b *builder) setTimes() error {
 	for i := len(b.made) - 1; i >= 0; i-- {
 		e := b.made[i]
@@ -226,6 +230,11 @@ func (b *builder) setTimes() error {
 			e.Mtime = Epoch
 		}
 		err := b.in(e.Name, func(dir *at.RWDir, name string) error {
+			if e.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+				if err := dir.Chmod(name, e.Mode&^syscall.S_IFMT); err != nil {
+					return err
+				}
+			}
 			return dir.SetTimes(name, e.Mtime, e.Mtime)
 		})
 		if err != nil {
