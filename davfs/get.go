@@ -183,12 +183,37 @@ func forServeContent(rq *request, modTime time.Time) *http.Request {
 			header.Del("Range")
 		}
 	}
-	if strings.Count(header.Get("Range"), ",") >= maxRanges {
+	if ranges := rangesOf(header.Get("Range"), rq.info.Size()); ranges != "" {
+		header.Set("Range", ranges)
+	} else {
 		header.Del("Range")
 	}
 	r := *rq.Request
 	r.Header = header
 	return &r
+}
+
+// rangesOf is a Range header of a file of size bytes as ServeContent answers it
+// right; "" has the whole file sent. Units are compared without regard to case,
+// and others than bytes passed over (RFC 9110, sections 14.1 and 14.2). The last
+// 0 bytes cannot be sent (section 14.1.3), as what begins at the end cannot. No
+// Content-Range could tell what is sent of an empty file.
+func rangesOf(value string, size int64) string {
+	unit, set, _ := strings.Cut(value, "=")
+	if !strings.EqualFold(unit, "bytes") || size == 0 {
+		return ""
+	}
+	specs := strings.Split(set, ",")
+	if len(specs) > maxRanges {
+		return ""
+	}
+	for i, spec := range specs {
+		suffix, ok := strings.CutPrefix(strings.TrimSpace(spec), "-")
+		if ok && suffix != "" && strings.Trim(suffix, "0") == "" {
+			specs[i] = strconv.FormatInt(size, 10) + "-"
+		}
+	}
+	return "bytes=" + strings.Join(specs, ",")
 }
 
 // lastModified is what the server says of a time: never later than now

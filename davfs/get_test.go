@@ -9,7 +9,7 @@ import (
 )
 
 func TestGet(t *testing.T) {
-	s := serve(t, map[string]string{"f.txt": "0123456789", "d/": "", "fifo": "|", "dangling": "-> no", "link": "-> f.txt", "long": strings.Repeat("x", 100)})
+	s := serve(t, map[string]string{"f.txt": "0123456789", "d/": "", "fifo": "|", "dangling": "-> no", "link": "-> f.txt", "empty": "", "long": strings.Repeat("x", 100)})
 	for _, test := range []struct {
 		name, method, path string
 		headers            []string
@@ -22,6 +22,11 @@ func TestGet(t *testing.T) {
 		{"a range", "GET", "/f.txt", []string{"Range: bytes=2-3"}, 206, "23"},
 		{"a suffix", "GET", "/f.txt", []string{"Range: bytes=-2"}, 206, "89"},
 		{"beyond the end", "GET", "/f.txt", []string{"Range: bytes=20-"}, 416, ""},
+		{"the last 0 bytes", "GET", "/f.txt", []string{"Range: bytes=-0"}, 416, ""},
+		{"the last 0 bytes and the last one", "GET", "/f.txt", []string{"Range: bytes=-00, -1"}, 206, "9"},
+		{"a unit in capitals", "GET", "/f.txt", []string{"Range: Bytes=2-3"}, 206, "23"},
+		{"another unit", "GET", "/f.txt", []string{"Range: lines=2-3"}, 200, "0123456789"},
+		{"a suffix of an empty file", "GET", "/empty", []string{"Range: bytes=-1"}, 200, ""},
 		{"as many ranges as may be", "GET", "/long", []string{"Range: bytes=0-0" + strings.Repeat(",0-0", maxRanges-1)}, 206, ""},
 		{"one more", "GET", "/long", []string{"Range: bytes=0-0" + strings.Repeat(",0-0", maxRanges)}, 200, ""},
 		{"a thousand ranges", "GET", "/f.txt", []string{"Range: bytes=0-0" + strings.Repeat(",0-0", 999)}, 200, "0123456789"},
