@@ -63,6 +63,12 @@ func TestGet(t *testing.T) {
 	}
 	s.want(304, "GET", "/f.txt", "", "If-None-Match: "+head.header.Get("ETag"))
 	s.want(304, "GET", "/f.txt", "", "If-Modified-Since: "+head.header.Get("Last-Modified"))
+	same := s.want(304, "HEAD", "/f.txt", "", "If-None-Match: "+head.header.Get("ETag"))
+	for _, name := range []string{"ETag", "Last-Modified", "Cache-Control"} {
+		if got, want := same.header.Get(name), head.header.Get(name); got != want || want == "" {
+			t.Errorf("%s of a 304: got %q, want %q, as of a 200", name, got, want)
+		}
+	}
 }
 
 // Whatever clients store, a browser that opens it may not act on the pages'
@@ -92,6 +98,7 @@ func TestWhatBrowsersAreToldOfFiles(t *testing.T) {
 			got := s.want(200, method, "/"+test.name, "").header
 			want := map[string]string{
 				"Content-Type": test.kind, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+				"Cache-Control":                "no-cache", // or old copies are shown
 				"Cross-Origin-Resource-Policy": "same-origin", "Content-Disposition": "", "Access-Control-Allow-Origin": "",
 				"Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'",
 			}

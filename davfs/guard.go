@@ -214,6 +214,7 @@ func (rq *request) representation() representation {
 // section 15.4.5).
 func (h *Handler) explain(w http.ResponseWriter, rq *request, err error) error {
 	if Status(rq.Method, err) == http.StatusNotModified {
+		w.Header()["Cache-Control"] = noCache
 		w.Header().Set("ETag", entityTag(rq.info))
 		w.Header().Set("Last-Modified", lastModified(rq.info.ModTime()).UTC().Format(http.TimeFormat))
 	}
