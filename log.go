@@ -212,8 +212,8 @@ func (rec *record) authFailed(log *zerolog.Logger, user, reason string) {
 		Str(keyUser, user[:min(len(user), longest)]).Str(keyReason, reason).Msg("auth-fail")
 }
 
-// engineEvents writes to the log what the engine tells.
-func engineEvents(log zerolog.Logger, m *metrics) overlay.Events {
+// engineEvents has the log, the metrics and the processors follow what the engine tells.
+func engineEvents(log zerolog.Logger, m *metrics, p *processors) overlay.Events {
 	return overlay.Events{
 		CopiedUp: func(name string, bytes int64, took time.Duration) {
 			m.copiedUp(bytes, took)
@@ -222,6 +222,7 @@ func engineEvents(log zerolog.Logger, m *metrics) overlay.Events {
 		Warning: func(message string) {
 			log.Warn().Str("warning", message).Msg("engine")
 		},
+		Purging: p.job,
 	}
 }
 

@@ -194,6 +194,8 @@ func (s *share) clearLater(user string) {
 	c.running.Go(func() {
 		c.turn.Lock()
 		defer c.turn.Unlock()
+		s.processors.job(true)
+		defer s.processors.job(false)
 		if err := s.clearNow(c.ctx, user); err != nil && c.ctx.Err() == nil {
 			s.log.Error().Err(s.named(err)).Str(keyUser, user).Msg("what was discarded is not deleted")
 		}

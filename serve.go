@@ -34,9 +34,9 @@ func serve(e env, args []string) error {
 		return everyMistake(e, c, o, err)
 	}
 
-	counts := newMetrics(c.Metrics)
+	counts, processors := newMetrics(c.Metrics), newProcessors(e.getenv)
 	for _, s := range all {
-		s.metrics = counts
+		s.metrics, s.processors = counts, processors
 	}
 	audit, err := newAudit(c, log)
 	if err != nil {
@@ -84,7 +84,8 @@ func serve(e env, args []string) error {
 		srv := newServer(h, log, c)
 		srv.http.TLSConfig = certs.config()
 		srv.lines = lines
-		srv.audit, srv.metrics, srv.health = audit, counts, newHealth(all, log)
+		srv.audit, srv.metrics, srv.processors, srv.health = audit, counts, processors, newHealth(all, log)
+		defer processors.start()()
 		var stop func()
 		if stop, err = counts.start(c.Metrics, srv, h, log); err == nil {
 			defer stop()

@@ -30,6 +30,7 @@ type server struct {
 	audit       *audit         // nil: nothing is audited
 	metrics     *metrics       // nil: nothing is counted
 	health      *health        // nil: nobody is told
+	processors  *processors    // nil: nobody chooses how many are used
 	next        http.Handler   // what answers
 	stall       time.Duration  // how long a body may stand still
 	proxies     proxies        // whose word about their clients counts
@@ -70,7 +71,7 @@ func newServer(h http.Handler, log zerolog.Logger, c Config) *server {
 		IdleTimeout:       c.Limits.IdleTimeout,
 		MaxHeaderBytes:    c.Limits.maxHeaderBytes(),
 		ErrorLog:          stdLogger(log),
-		ConnContext:       withTCPConn,
+		ConnContext:       withConnection,
 		// OPTIONS * is a question for WebDAV too.
 		DisableGeneralOptionsHandler: true,
 	}
@@ -124,7 +125,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.running.Add(1)
 	defer s.running.Done()
 	defer endOnPanic(s.lines)
-	x := &exchange{record: newRecord(r, s.proxies), stall: s.stall}
+	x := &exchange{record: newRecord(r, s.proxies), stall: s.stall, processors: s.processors}
 	r = x.begin(w, r)
 	w.Header()["X-Content-Type-Options"] = noSniff
 	aborted := true

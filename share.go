@@ -29,8 +29,9 @@ type share struct {
 	quota   atomic.Int64 // of each upper
 	ttl     atomic.Int64 // a time.Duration
 
-	metrics *metrics      // nil: nothing is counted
-	errors  atomic.Uint64 // requests that failed by our fault
+	metrics    *metrics      // nil: nothing is counted
+	processors *processors   // nil: nobody chooses how many are used
+	errors     atomic.Uint64 // requests that failed by our fault
 }
 
 func newShare(l *layers, c Config, log zerolog.Logger) *share {

@@ -61,13 +61,17 @@ func (c *tcpConn) send() error {
 	return err
 }
 
-// tcpConnKey finds the connection in the context of its requests.
-type tcpConnKey struct{}
+// A connection is what the requests that come over it have in common.
+type connection struct {
+	tcp *tcpConn // nil: over TLS or a Unix socket
+}
 
-// withTCPConn is for http.Server.ConnContext.
-func withTCPConn(ctx context.Context, conn net.Conn) context.Context {
-	if c, ok := conn.(*tcpConn); ok {
-		return context.WithValue(ctx, tcpConnKey{}, c)
-	}
-	return ctx
+// connectionKey finds the connection in the context of its requests.
+type connectionKey struct{}
+
+// withConnection is for http.Server.ConnContext.
+func withConnection(ctx context.Context, conn net.Conn) context.Context {
+	c := new(connection)
+	c.tcp, _ = conn.(*tcpConn)
+	return context.WithValue(ctx, connectionKey{}, c)
 }

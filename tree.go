@@ -38,7 +38,7 @@ func openTree(l *layers, s *share) (t *tree, err error) {
 		return t, err
 	}
 	o := l.engineOptions()
-	o.Events = engineEvents(s.log, s.metrics)
+	o.Events = engineEvents(s.log, s.metrics, s.processors)
 	o.Made = slices.Contains(l.made, l.Upper) && slices.Contains(l.made, l.Work)
 	if t.fsys, err = overlay.Open(o); err != nil {
 		return t, err

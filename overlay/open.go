@@ -78,7 +78,11 @@ func Open(o Options) (*FS, error) {
 		if err := fsys.startQuota(); err != nil {
 			return nil, layersError("upper: %w", err)
 		}
-		go fsys.staging.purger()
+		tell := fsys.events.Purging
+		if tell == nil {
+			tell = func(bool) {}
+		}
+		go fsys.staging.purger(tell)
 		if err := fsys.finishMove(); err != nil {
 			return nil, err
 		}

@@ -116,6 +116,9 @@ type Events struct {
 	CopiedUp func(name string, bytes int64, took time.Duration)
 	// Warning: somebody should look. The text names host paths.
 	Warning func(message string)
+	// Purging: what was removed is being deleted, which nobody waits for; or no
+	// longer is.
+	Purging func(begins bool)
 }
 
 // A Layer is one of the trees an FS is made of.

@@ -107,10 +107,13 @@ func (s *staging) deleteLater(name string) {
 	}
 }
 
-// purger deletes what comes into the trash, one tree at a time.
-func (s *staging) purger() {
+// purger deletes what comes into the trash, one tree at a time, and tells when it
+// does.
+func (s *staging) purger(tell func(begins bool)) {
 	for p := range s.purge {
+		tell(true)
 		_ = removeTree(s.trash, p.name) // what stays is swept at the next start
+		tell(false)
 		p.gone()
 		s.busy.Add(-1)
 		s.purges.Done()
