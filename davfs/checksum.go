@@ -13,6 +13,7 @@ import (
 	"hash"
 	"hash/adler32"
 	"net/http"
+	"slices"
 	"strings"
 
 	"overdav/overlay"
@@ -44,10 +45,9 @@ type claim struct {
 	want   []byte
 }
 
-// newSummer reads the checksums in the headers of an upload. Without any, and
-// without X-OC-Mtime, by which ownCloud's clients give themselves away, the
-// result is nil: others never ask for checksums and need not wait for them.
-// Algorithms we do not know are passed over.
+// newSummer reads the checksums in the headers of an upload. Without any the
+// result is nil: whoever asks for checksums sends them, and others need not wait
+// for them. Algorithms we do not know are passed over.
 func newSummer(h http.Header) (*summer, error) {
 	s := &summer{sha1: sha1.New(), md5: md5.New()}
 	for _, value := range h.Values("OC-Checksum") {
@@ -72,7 +72,7 @@ func newSummer(h http.Header) (*summer, error) {
 			return nil, err
 		}
 	}
-	if len(s.claims) == 0 && h.Get("X-OC-Mtime") == "" {
+	if len(s.claims) == 0 {
 		return nil, nil
 	}
 	return s, nil
@@ -160,9 +160,13 @@ func (s *summer) sums() (out sums) {
 }
 
 // sumsAttr is the extended attribute in which the checksums of a file are kept:
-// its entity tag, a blank, and what sums.property says. They are true of the
-// content with that tag alone, so that no other change needs to know of them. A
+// its entity tag, without quotes, and the bytes of SHA-1 and MD5. They are true of
+// the content with that tag alone, so that no other change needs to know of them. A
 // copy has them because it has the attributes and the entity tag of its source.
+//
+// It is short, because ext4 keeps attributes of up to 60 bytes or so with the
+// inode, and for longer ones writes a block, and looks for one with the same
+// content first.
 const sumsAttr = "user.overdav.sums"
 
 // knownSums returns the checksums of the file whose attributes get reads, if
@@ -172,21 +176,23 @@ func knownSums(get func(attr string) ([]byte, error), info *overlay.Info) (s sum
 	if err != nil {
 		return sums{}, false // not known, for whatever reason
 	}
-	return parseSums(string(value), entityTag(info))
+	return parseSums(value, entityTag(info))
 }
 
-func parseSums(value, etag string) (s sums, ok bool) {
-	text, ok := strings.CutPrefix(value, etag+" SHA1:")
-	if !ok {
+// parseSums reads what bytes has written, if etag, quoted, is still that of the
+// content.
+func parseSums(value []byte, etag string) (s sums, ok bool) {
+	kept, ok := bytes.CutPrefix(value, []byte(strings.Trim(etag, `"`)))
+	if !ok || len(kept) != len(s.sha1)+len(s.md5) {
 		return sums{}, false
 	}
-	sha, md, ok := strings.Cut(text, " MD5:")
-	if !ok || len(sha) != 2*len(s.sha1) || len(md) != 2*len(s.md5) {
-		return sums{}, false
-	}
-	_, err1 := hex.Decode(s.sha1[:], []byte(sha))
-	_, err2 := hex.Decode(s.md5[:], []byte(md))
-	return s, err1 == nil && err2 == nil
+	copy(s.md5[:], kept[copy(s.sha1[:], kept):])
+	return s, true
+}
+
+// bytes is the value of sumsAttr beside an entity tag without quotes.
+func (s sums) bytes(etag string) []byte {
+	return slices.Concat([]byte(etag), s.sha1[:], s.md5[:])
 }
 
 // keepSums has the checksums of an upload kept when it is committed. Where that
@@ -195,6 +201,5 @@ func (u *upload) keepSums() {
 	if u.sums == nil {
 		return
 	}
-	property := u.sums.sums().property()
-	u.staged.SetNote(sumsAttr, func(etag string) []byte { return []byte(`"` + etag + `" ` + property) })
+	u.staged.SetNote(sumsAttr, u.sums.sums().bytes)
 }
