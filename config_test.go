@@ -343,7 +343,7 @@ var fileOnly = []string{
 	"cors", "origins", "credentials", "max_age", "landlock", "socket_mode", "tls", "cert", "key", "client_ca", "hsts", "http_listen", "acme", "hosts", "email", "directory_url",
 	"symlinks", "names", "junk", "idle", "max_open", "quota", "ttl", "propfind_infinity", "locks", "timeout", "per_user", "total",
 	"audit", "metrics", "limits", "header_bytes", "header_timeout", "idle_timeout", "stall_timeout", "connections", "connections_per_address",
-	"operations", "operation_wait", "upload", "free_space", "free_inodes",
+	"operations", "operation_wait", "upload", "free_space", "free_inodes", "zips_per_user", "zip", "zip_entries",
 }
 
 // Every setting must lead to a field, and every field must have a setting or be
@@ -397,7 +397,7 @@ func TestShareOptionsTellTheProtocolEverything(t *testing.T) {
 		got := reflect.ValueOf(options)
 		for i := range got.NumField() {
 			switch name := got.Type().Field(i).Name; name {
-			case "Site", "Others", "Locks", "User", "Access", "Challenge", "Unlocks", "Listing", "State", "Layer", "CopiedUp", "Log", "MaxUpload", "Reserve": // newHandler's
+			case "Site", "Others", "Locks", "User", "Access", "Challenge", "Unlocks", "Listing", "State", "Layer", "CopiedUp", "Log", "MaxUpload", "Reserve", "Archives": // newHandler's
 			default:
 				if got.Field(i).IsZero() {
 					t.Errorf("%T.%s is zero though the share says otherwise", options, name)

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"net/http"
 	"runtime/debug"
 	"time"
 
+	"overdav/auth"
 	"overdav/davfs"
 )
 
@@ -25,6 +27,10 @@ type LimitsConfig struct {
 	Upload     ByteSize `yaml:"upload"`      // of one; 0 is no limit
 	FreeSpace  ByteSize `yaml:"free_space"`  // that uploads leave; a hundredth of the file system if that is less
 	FreeInodes int      `yaml:"free_inodes"` // the same
+
+	ZipsPerUser int      `yaml:"zips_per_user"` // collections that one user is sent as an archive at once; 0 offers none
+	Zip         ByteSize `yaml:"zip"`           // of the files in one; 0 is no limit
+	ZipEntries  int      `yaml:"zip_entries"`   // files and collections in one
 }
 
 func defaultLimits() LimitsConfig {
@@ -33,6 +39,7 @@ func defaultLimits() LimitsConfig {
 		Connections: 4096, ConnectionsPerAddress: 256,
 		Operations: 256, OperationWait: 10 * time.Second,
 		FreeSpace: 256 << 20, FreeInodes: 1000,
+		ZipsPerUser: 1, Zip: 10 << 30, ZipEntries: 100_000,
 	}
 }
 
@@ -61,6 +68,7 @@ func (l *LimitsConfig) check(prefix string, report func(key, format string, args
 		{"connections", l.Connections, def.Connections},
 		{"connections_per_address", l.ConnectionsPerAddress, def.ConnectionsPerAddress},
 		{"operations", l.Operations, def.Operations},
+		{"zip_entries", l.ZipEntries, def.ZipEntries},
 	} {
 		if n.value < 1 || n.value > 1_000_000 {
 			report(prefix+n.key, "%d is not between 1 and 1000000; the default is %d", n.value, n.def)
@@ -69,12 +77,29 @@ func (l *LimitsConfig) check(prefix string, report func(key, format string, args
 	if l.FreeInodes < 0 {
 		report(prefix+"free_inodes", "%d is no number of inodes; 0 keeps none free, the default is %d", l.FreeInodes, def.FreeInodes)
 	}
+	if l.ZipsPerUser < 0 {
+		report(prefix+"zips_per_user", "%d is no number of downloads; 0 offers none, the default is %d", l.ZipsPerUser, def.ZipsPerUser)
+	}
 }
 
 // addTo says the limits that the protocol keeps in its words.
 func (l *LimitsConfig) addTo(o *davfs.Options) {
 	o.MaxUpload = int64(l.Upload)
 	o.Reserve = davfs.Reserve{Bytes: int64(l.FreeSpace), Inodes: int64(l.FreeInodes)}
+}
+
+// archives are the bounds of what is sent as an archive, for all shares together.
+func (l *LimitsConfig) archives() *davfs.Archives {
+	return &davfs.Archives{PerUser: l.ZipsPerUser, Bytes: int64(l.Zip), Entries: l.ZipEntries, Of: userOrAddress}
+}
+
+// userOrAddress is who makes r as limits count: by name, or who has none by
+// address, in IPv6 by /64.
+func userOrAddress(r *http.Request) string {
+	if id := auth.From(r.Context()); !id.IsAnonymous() {
+		return id.Name
+	}
+	return "@" + network(recordOf(r.Context()).client.Addr()).String()
 }
 
 // maxHeaderBytes is the limit as http.Server wants it: it adds 4,096 bytes to

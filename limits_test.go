@@ -311,3 +311,24 @@ func TestOperationsPageHasTheLimits(t *testing.T) {
 		}
 	}
 }
+
+// Limits at which nothing would work are refused by their key.
+func TestLimitsThatAreNone(t *testing.T) {
+	for key, set := range map[string]func(*LimitsConfig){
+		"zip_entries":   func(l *LimitsConfig) { l.ZipEntries = 0 },
+		"zips_per_user": func(l *LimitsConfig) { l.ZipsPerUser = -1 },
+		"free_inodes":   func(l *LimitsConfig) { l.FreeInodes = -1 },
+		"operations":    func(l *LimitsConfig) { l.Operations = 1_000_001 },
+		"stall_timeout": func(l *LimitsConfig) { l.StallTimeout = 0 },
+		"header_bytes":  func(l *LimitsConfig) { l.HeaderBytes = 1 },
+		"":              func(l *LimitsConfig) { l.ZipsPerUser, l.Zip, l.FreeInodes = 0, 0, 0 },
+	} {
+		l := defaultLimits()
+		set(&l)
+		var got []string
+		l.check("limits.", func(key, _ string, _ ...any) { got = append(got, key) })
+		if want := "limits." + key; strings.Join(got, " ") != strings.TrimSuffix(want, "limits.") {
+			t.Errorf("%s: refused are %v", key, got)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"overdav/auth"
+	"overdav/davfs"
 	"overdav/overlay"
 )
 
@@ -26,8 +27,10 @@ type share struct {
 	trees  *pool
 	// clearer deletes what was discarded.
 	clearer *clearer
-	quota   atomic.Int64 // of each upper
-	ttl     atomic.Int64 // a time.Duration
+	// archives are counted in all shares together.
+	archives *davfs.Archives
+	quota    atomic.Int64 // of each upper
+	ttl      atomic.Int64 // a time.Duration
 
 	metrics    *metrics      // nil: nothing is counted
 	processors *processors   // nil: nobody chooses how many are used
@@ -155,6 +158,7 @@ type shares []*share
 func newShares(c Config, home string, log zerolog.Logger) (shares, error) {
 	var all shares
 	var errs []error
+	archives := c.Limits.archives()
 	for _, config := range c.Shares {
 		l, err := newLayers(config, home)
 		if err != nil {
@@ -162,6 +166,7 @@ func newShares(c Config, home string, log zerolog.Logger) (shares, error) {
 			continue
 		}
 		s := newShare(l, c, log)
+		s.archives = archives
 		for _, other := range all {
 			errs = append(errs, s.named(l.checkApart(other.layers)))
 		}

@@ -80,7 +80,8 @@ func newHandler(t *tree, config ShareConfig, s *share) (http.Handler, error) {
 	if s.config.authenticates() {
 		o.Unlocks = mayUnlock
 	}
-	o.Listing = web.Listing
+	o.Archives = s.archives
+	o.Listing = web.Pages{Archives: s.config.Limits.ZipsPerUser > 0}.Listing
 	o.Log = s.refused
 	o.Layer = func(r *http.Request, layer int) { recordOf(r.Context()).fromLayer(layer) }
 	o.CopiedUp = func(r *http.Request, bytes int64) { recordOf(r.Context()).copiedUp += bytes }

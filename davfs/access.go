@@ -273,16 +273,24 @@ func (w *treeWalk) members(p, real Path, info *overlay.Info) error {
 		return err
 	}
 	defer dir.Close() // it was only read
+	return eachInfo(w.rq, dir, func(info *overlay.Info) error {
+		return w.member(p.child(info.Name()), real.child(info.Name()), info)
+	})
+}
+
+// eachInfo calls fn with each member of a directory; a few are in memory at once.
+// Errors: the first of fn, and the context's when the client is gone.
+func eachInfo(rq *request, dir *overlay.File, fn func(*overlay.Info) error) error {
 	for {
 		infos, err := dir.Infos(membersAtOnce)
 		if err != nil && err != io.EOF {
 			return err
 		}
 		if len(infos) == 0 {
-			return w.rq.Context().Err()
+			return rq.Context().Err()
 		}
 		for _, info := range infos {
-			if err := w.member(p.child(info.Name()), real.child(info.Name()), info); err != nil {
+			if err := fn(info); err != nil {
 				return err
 			}
 		}

@@ -75,8 +75,8 @@ func TestWhatIsClosedMakesNoDifference(t *testing.T) {
 			full[name] = content
 		}
 	}
-	with := serve(t, full, withRights(map[string]Access{"alice": closedRules}), func(o *Options) { o.InfiniteDepth, o.Listing = 9, listing })
-	without := serve(t, closedFiles, withRights(map[string]Access{"alice": closedRules}), func(o *Options) { o.InfiniteDepth, o.Listing = 9, listing })
+	with := serve(t, full, withRights(map[string]Access{"alice": closedRules}), func(o *Options) { o.InfiniteDepth, o.Listing = 9, listing }, withArchives(&Archives{}))
+	without := serve(t, closedFiles, withRights(map[string]Access{"alice": closedRules}), func(o *Options) { o.InfiniteDepth, o.Listing = 9, listing }, withArchives(&Archives{}))
 	for _, name := range []string{"/hush", "/a/g/hush/hushed", "/b/hush"} {
 		with.want(200, "LOCK", name, lockExclusive, "X-User: bob")
 	}
@@ -126,7 +126,20 @@ func TestWhatIsClosedMakesNoDifference(t *testing.T) {
 			t.Errorf("%s %s %v: %s", q[0], path, headers, a.body)
 		}
 	}
+	askArchive := func(path string) {
+		a, b := with.do("GET", path+"?zip", "", alice), without.do("GET", path+"?zip", "", alice)
+		if a.header.Get("Content-Type") == "application/zip" && b.header.Get("Content-Type") == "application/zip" {
+			if strings.Contains(a.body, "hush") || strings.Contains(a.body, "secret") || len(a.body) != len(b.body) {
+				t.Errorf("the archive of %s has %d bytes, and %d without what is closed: %q", path, len(a.body), len(b.body), a.body)
+			}
+			a.body, b.body = archived(t, a.body), archived(t, b.body) // the times differ
+		}
+		if a.steady() != b.steady() {
+			t.Errorf("the archive of %s tells:\n%s\nand without it:\n%s", path, a.steady(), b.steady())
+		}
+	}
 	for _, path := range paths {
+		askArchive(path)
 		for _, q := range reads {
 			ask(path, q)
 		}
@@ -156,7 +169,7 @@ func TestRightsThroughSymlinks(t *testing.T) {
 		"hush/f": "secret", "hush/g/h": "secret", "mine/link": "-> ../hush/f", "mine/dir": "-> /hush", "mine/f": "1", "mine/new": "-> ../hush/new",
 		"mine/in": "-> f", "mine/two": "-> in", "mine/round/": "", "mine/round/l": "-> ../dir/g",
 	}
-	s := serve(t, files, withRights(map[string]Access{"alice": rules{{"hush", 0}, {".", allRights}}}))
+	s := serve(t, files, withRights(map[string]Access{"alice": rules{{"hush", 0}, {".", allRights}}}), withArchives(&Archives{}))
 	before := s.merged()
 	for _, path := range []string{"/mine/link", "/mine/dir", "/mine/dir/", "/mine/dir/f", "/mine/dir/g/h", "/mine/dir/free", "/mine/round/l", "/mine/round/l/h", "/mine/new"} {
 		for _, q := range [][]string{
@@ -175,6 +188,10 @@ func TestRightsThroughSymlinks(t *testing.T) {
 			}
 		}
 	}
+	if got := archived(t, s.want(200, "GET", "/?zip", "", alice).body); got != "mine/ mine/f=1 mine/in=1 mine/round/ mine/two=1" {
+		t.Errorf("the archive has %s", got)
+	}
+	s.want(404, "GET", "/mine/dir?zip", "", alice)
 	for _, path := range []string{"/mine/dir/f", "/mine/dir/new", "/mine/round/l/h"} {
 		for _, method := range []string{"DELETE", "MOVE", "MKCOL"} {
 			if got := s.do(method, path, "", "Destination: /mine/gone", alice); got.status != 404 {
@@ -218,7 +235,7 @@ func TestRightsWhileLinksMove(t *testing.T) {
 	files := map[string]string{
 		"hush/f": "secret", "hush/d/f": "secret", "hush/whisper": "secret", "mine/link": "-> ../hush", "mine/dir/f": "1", "mine/dir/d/f": "2", "mine/x": "3",
 	}
-	s := serve(t, files, withRights(map[string]Access{"alice": rules{{"hush", 0}, {".", allRights}}}), func(o *Options) { o.Log = nil })
+	s := serve(t, files, withRights(map[string]Access{"alice": rules{{"hush", 0}, {".", allRights}}}), func(o *Options) { o.Log = nil }, withArchives(&Archives{PerUser: 9}))
 	before := snapshotOf(s, "hush")
 	do := func(method, path, body string, headers ...string) string {
 		r := httptest.NewRequest(method, path, strings.NewReader(body))
@@ -227,6 +244,11 @@ func TestRightsWhileLinksMove(t *testing.T) {
 			r.Header.Set(name, value)
 		}
 		w := httptest.NewRecorder()
+		defer func() {
+			if p := recover(); p != nil && p != http.ErrAbortHandler { // an archive whose members were moved
+				panic(p)
+			}
+		}()
 		s.handler.ServeHTTP(w, r)
 		return w.Body.String()
 	}
@@ -242,12 +264,14 @@ func TestRightsWhileLinksMove(t *testing.T) {
 	})
 	ask := func(q []string) {
 		body := do(q[0], q[1], q[2], q[3:]...)
-		if strings.Contains(body, "secret") || q[0] == "PROPFIND" && strings.Contains(body, "whisper</D:displayname>") {
+		if strings.Contains(body, "secret") || q[0] == "PROPFIND" && strings.Contains(body, "whisper</D:displayname>") ||
+			strings.HasSuffix(q[1], "?zip") && strings.Contains(body, "whisper") {
 			t.Errorf("%s %s: %s", q[0], q[1], body)
 		}
 	}
 	for _, queries := range [][][]string{
 		{{"GET", "/mine/dir/f", ""}, {"GET", "/mine/dir/whisper", ""}},
+		{{"GET", "/mine?zip", ""}, {"GET", "/mine/dir?zip", ""}},
 		{{"PROPFIND", "/mine/dir", "", "Depth: 1"}, {"PROPFIND", "/mine/dir/whisper", "", "Depth: 0"}},
 		{{"PUT", "/mine/dir/f", "4"}, {"PUT", "/mine/dir/made", "5"}, {"PROPPATCH", "/mine/dir/f", patchSet("<x:a>1</x:a>")}},
 		{{"DELETE", "/mine/dir/whisper", ""}, {"MOVE", "/mine/dir/whisper", "", "Destination: /mine/taken"}, {"COPY", "/mine/x", "", "Destination: /mine/dir/d/f"}},

@@ -72,7 +72,7 @@ func matrixRules(right Right) rules {
 	}
 }
 
-// A matrixCase is one request.
+// A matrixCase is one request. ZIP is GET for an archive.
 type matrixCase struct {
 	method, depth string
 	at, to        string // to is the destination
@@ -86,7 +86,7 @@ func matrixCases() (cases []matrixCase) {
 	for _, place := range []string{"own", "other", "ownx", "nest"} {
 		for _, kind := range []string{"f", "d", "n"} {
 			at := place + "/" + kind
-			for _, method := range []string{"OPTIONS", "GET", "HEAD", "PUT", "PATCH", "DELETE", "MKCOL", "PROPPATCH", "UNLOCK"} {
+			for _, method := range []string{"OPTIONS", "GET", "HEAD", "ZIP", "PUT", "PATCH", "DELETE", "MKCOL", "PROPPATCH", "UNLOCK"} {
 				cases = append(cases, matrixCase{method: method, at: at})
 			}
 			for _, depth := range []string{"0", "1"} {
@@ -129,7 +129,7 @@ func oracle(rights func(string) Right, c matrixCase) int {
 		return 200
 	case "UNLOCK":
 		return 409 // of no lock
-	case "GET", "HEAD":
+	case "GET", "HEAD", "ZIP":
 		allowed, status = has(c.at, RightRead), 200
 		if kind(c.at) == "d" {
 			allowed = has(c.at, RightList)
@@ -194,6 +194,37 @@ func oracle(rights func(string) Right, c matrixCase) int {
 	return status
 }
 
+// oracleArchive is what has to be in the archive of a directory: files that may be
+// read, and directories that may be listed, all the way down.
+func oracleArchive(rights func(string) Right, dir string) string {
+	var lines []string
+	var gather func(dir, prefix string)
+	gather = func(dir, prefix string) {
+		below := make(map[string]string) // content by the name of a member; of a directory a slash
+		for name, content := range matrixFiles {
+			if rest, ok := strings.CutPrefix(name, dir+"/"); ok && rest != "" {
+				member, _, isDir := strings.Cut(rest, "/")
+				if below[member] = content; isDir {
+					below[member] = "/"
+				}
+			}
+		}
+		for member, content := range below {
+			right := rights(dir + "/" + member)
+			switch {
+			case content == "/" && right&RightList != 0:
+				lines = append(lines, prefix+member+"/")
+				gather(dir+"/"+member, prefix+member+"/")
+			case content != "/" && right&RightRead != 0:
+				lines = append(lines, prefix+member+"="+content)
+			}
+		}
+	}
+	gather(dir, "")
+	slices.Sort(lines)
+	return strings.Join(lines, " ")
+}
+
 // matrixMembers are all things beneath a directory, as "/m".
 func matrixMembers(dir string) (members []string) {
 	for name := range matrixFiles {
@@ -244,7 +275,7 @@ func (s *matrixServer) renew() {
 	mustDo(s.t, err)
 	s.close = func() { mustDo(s.t, tree.Close()) }
 	s.tree, s.fs = tree, NewFileSystem(tree)
-	s.handler, err = NewHandler(s.fs, Options{Access: func(*http.Request) Access { return s.access }})
+	s.handler, err = NewHandler(s.fs, Options{Access: func(*http.Request) Access { return s.access }, Archives: &Archives{PerUser: 1}})
 	mustDo(s.t, err)
 	s.serving.Store(s.handler)
 }
@@ -268,6 +299,8 @@ func (s *matrixServer) changed() string {
 func (s *matrixServer) request(c matrixCase) answer {
 	body, headers := "", []string{"Lock-Token: <urn:uuid:none>", "X-OC-Mtime: 1000000000"}
 	switch c.method {
+	case "ZIP":
+		return s.do("GET", "/"+c.at+"?zip", "")
 	case "PUT":
 		body = "new"
 	case "PATCH":
@@ -317,6 +350,11 @@ func TestPermissionMatrix(t *testing.T) {
 					got, want := s.request(c), oracle(rs.Rights, c)
 					if got.status != want {
 						t.Errorf("%06b: %v: got %d, want %d", right, c, got.status, want)
+					}
+					if c.method == "ZIP" && got.status == 200 && path.Base(c.at) == "d" {
+						if got, want := archived(t, got.body), oracleArchive(rs.Rights, c.at); got != want {
+							t.Errorf("%06b: %v: got %q, want %q", right, c, got, want)
+						}
 					}
 					changed := s.changed()
 					if got.status >= 400 {

@@ -24,6 +24,8 @@ func (h *Handler) get(w http.ResponseWriter, rq *request) error {
 	switch {
 	case rq.info == nil:
 		return fs.ErrNotExist
+	case rq.info.IsDir() && wantsArchive(rq.Request):
+		return h.getArchive(w, rq)
 	case rq.info.IsDir():
 		return h.getCollection(w, rq)
 	case rq.slash:

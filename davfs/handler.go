@@ -57,6 +57,9 @@ type Options struct {
 	// Listing answers GET and HEAD of collections; dir is a name of the tree,
 	// members what whoever asks may know of. Nil means an empty page.
 	Listing func(w http.ResponseWriter, r *http.Request, dir string, members []Member)
+	// Archives bounds the collections that are sent as one archive. Nil means that
+	// none are.
+	Archives *Archives
 	// State says how a name in the upper layer differs from the lower ones:
 	// "added", "modified", "attributes" or "renamed". Nil means that nobody
 	// knows.

@@ -19,6 +19,7 @@ type protocolError struct {
 	status    int
 	condition string   // the local name of an element in DAV:, "" for none
 	hrefs     []string // the resources that the condition is about
+	say       string   // to people, instead of the status in words
 	err       error    // for the log
 }
 
@@ -156,14 +157,17 @@ func statusText(status int) string {
 // words: nothing of err itself, which may tell of the host.
 func writeError(w http.ResponseWriter, r *http.Request, err error) {
 	status := Status(r.Method, err)
-	if status == http.StatusServiceUnavailable {
+	switch status {
+	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", "2")
+	case http.StatusTooManyRequests: // RFC 6585, section 4
+		w.Header().Set("Retry-After", "10")
 	}
 	if status == http.StatusNotModified {
 		w.WriteHeader(status)
 		return
 	}
-	body, kind := []byte(statusText(status)+"\n"), "text/plain; charset=utf-8"
+	body, kind := []byte(wordsFor(status, err)+"\n"), "text/plain; charset=utf-8"
 	if condition, hrefs := conditionOf(err); condition != "" {
 		kind = xmlContentType
 		body = appendError(nil, condition, hrefs...)
@@ -176,6 +180,15 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 		// The client may be gone; there is nobody else to tell.
 		_, _ = w.Write(body)
 	}
+}
+
+// wordsFor are for people.
+func wordsFor(status int, err error) string {
+	var decided *protocolError
+	if errors.As(err, &decided) && decided.say != "" {
+		return decided.say
+	}
+	return statusText(status)
 }
 
 const xmlContentType = "application/xml; charset=utf-8"

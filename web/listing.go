@@ -20,14 +20,25 @@ import (
 	"overdav/davfs"
 )
 
+// Pages say what the pages offer.
+type Pages struct {
+	// Archives says that the server sends collections as archives: the page of one
+	// in which there is something that may be read has a link to that.
+	Archives bool
+}
+
 // Listing shows a directory: a page with names, sizes and times, sorted as
 // ?sort= says (name, size or time; "-size" is the other way round), or with
 // "Accept: application/json" the same as JSON. It is a davfs.Options.Listing:
 // dir is a name of the tree, and members are all that the reader may know of.
 // All links are relative, so that they hold behind any proxy, and whether or not
 // the path of the request ends in a slash.
-func Listing(w http.ResponseWriter, r *http.Request, dir string, members []davfs.Member) {
-	body, kind, err := newListing(r, dir, members).render(wantsJSON(r.Header))
+func (p Pages) Listing(w http.ResponseWriter, r *http.Request, dir string, members []davfs.Member) {
+	l := newListing(r, dir, members)
+	if !p.Archives {
+		l.Archive = ""
+	}
+	body, kind, err := l.render(wantsJSON(r.Header))
 	if err != nil {
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 		return
@@ -67,6 +78,7 @@ type listing struct {
 	Crumbs  []crumb  `json:"-"`
 	Parent  string   `json:"-"` // "" at the root
 	Columns []column `json:"-"`
+	Archive string   `json:"-"` // of the directory; "" where nothing would be in it
 	Entries []row    `json:"entries"`
 }
 
@@ -94,11 +106,19 @@ func newListing(r *http.Request, dir string, members []davfs.Member) *listing {
 	slash := strings.HasSuffix(r.URL.Path, "/")
 	l := &listing{Path: "/" + strings.Join(append(slices.Clone(names), ""), "/")}
 	here := "./"
-	if !slash && len(names) > 0 {
+	switch {
+	case slash:
+	case len(names) > 0:
 		here += url.PathEscape(names[len(names)-1]) + "/"
+	default: // the root of a share has no name but in the address
+		address := r.URL.EscapedPath()
+		here += address[strings.LastIndexByte(address, '/')+1:] + "/"
 	}
 	for _, m := range members {
 		l.Entries = append(l.Entries, newRow(here, m))
+		if m.Collection || m.Info != nil {
+			l.Archive = here + "?zip"
+		}
 	}
 	order := r.URL.Query().Get("sort")
 	sortRows(l.Entries, order)

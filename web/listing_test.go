@@ -29,6 +29,13 @@ func serve(t *testing.T, prefix string, files map[string]string) *httptest.Serve
 // of a symlink.
 func serveWith(t *testing.T, o davfs.Options, files map[string]string) *httptest.Server {
 	t.Helper()
+	o.Listing = Pages{}.Listing
+	return serveListed(t, o, files)
+}
+
+// serveListed is serveWith with a listing of the options'.
+func serveListed(t *testing.T, o davfs.Options, files map[string]string) *httptest.Server {
+	t.Helper()
 	lower := t.TempDir()
 	for name, content := range files {
 		path := filepath.Join(lower, name)
@@ -53,7 +60,6 @@ func serveWith(t *testing.T, o davfs.Options, files map[string]string) *httptest
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Listing = Listing
 	handler, err := davfs.NewHandler(davfs.NewFileSystem(tree), o)
 	if err != nil {
 		t.Fatal(err)
@@ -241,6 +247,56 @@ func TestAnEmptyDirectorySaysSo(t *testing.T) {
 	}
 	if _, page := get(t, "GET", serve(t, "", map[string]string{"f": ""}).URL+"/"); strings.Contains(page, "<p>") {
 		t.Errorf("got\n%s", page)
+	}
+}
+
+// deny is rights for tests: all but to read what is called "no".
+type deny struct{}
+
+func (deny) Rights(name string) davfs.Right {
+	if name == "all/no" || name == "some/no" {
+		return davfs.RightList
+	}
+	return davfs.RightList | davfs.RightRead
+}
+
+func (deny) Uniform(string) bool { return false }
+
+// The page of a directory in which there is something to read leads to an
+// archive of it, where the server makes any.
+func TestLinkToTheArchive(t *testing.T) {
+	archive := regexp.MustCompile(`<a href="([^"]*)" rel="nofollow">Download as zip</a>`)
+	files := map[string]string{"all/no": "1", "some/no": "1", "some/f": "2", "dirs/d/f": "3", "f": "4"}
+	for _, offered := range []bool{false, true} {
+		o := davfs.Options{
+			Prefix: "/dav", Listing: Pages{Archives: offered}.Listing, Archives: &davfs.Archives{PerUser: 1},
+			Access: func(*http.Request) davfs.Access { return deny{} },
+		}
+		s := serveListed(t, o, files)
+		for path, want := range map[string]bool{
+			"/dav": offered, "/dav/": offered, "/dav/some": offered, "/dav/some/": offered, "/dav/dirs": offered, "/dav/all": false, "/dav/all/": false,
+		} {
+			_, page := get(t, "GET", s.URL+path)
+			link := archive.FindStringSubmatch(page)
+			if (link != nil) != want {
+				t.Errorf("%s: the page has a link %t, want %t:\n%s", path, link != nil, want, page)
+			}
+			if link == nil {
+				continue
+			}
+			base, err := url.Parse(s.URL + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ref, err := base.Parse(html.UnescapeString(link[1]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, body := get(t, "GET", ref.String())
+			if response.StatusCode != 200 || response.Header.Get("Content-Type") != "application/zip" || !strings.HasPrefix(body, "PK") {
+				t.Errorf("%s leads to %s: %d, %q", path, ref, response.StatusCode, body)
+			}
+		}
 	}
 }
 
