@@ -46,7 +46,7 @@ const (
 // field.
 func newLog(c LogConfig, w io.Writer) zerolog.Logger {
 	if c.Format == "console" || c.Format == "auto" && isTerminal(w) {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, FieldsOrder: fieldsOrder}
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, FieldsOrder: fieldsOrder, NoColor: !isTerminal(w)}
 	}
 	level, err := zerolog.ParseLevel(c.Level)
 	if err != nil {

@@ -121,3 +121,13 @@ func TestLogTimesAreThoseOfTheirLines(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// Lines for people are kept in files and journals, too, which show no colours.
+func TestConsoleLogInAFile(t *testing.T) {
+	var out bytes.Buffer
+	log := newLog(LogConfig{Format: "console", Level: "info"}, &out)
+	log.Warn().Str(keyPath, "/a").Msg("refused")
+	if got := out.String(); !strings.HasSuffix(got, " WRN refused path=/a\n") || strings.Contains(got, "\x1b") {
+		t.Errorf("got %q", got)
+	}
+}
