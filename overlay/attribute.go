@@ -290,13 +290,8 @@ func (fsys *FS) copyAttributes(src *lowerObject, t *temp) (err error) {
 		}
 	}
 	if !owned || len(late) > 0 || own.Mode&0o7777 != src.st.Mode&0o7777 {
-		if err := fsys.chmodAs(to, &src.st, strip); err != nil {
+		if err := fsys.chmodAs(to, &src.st, strip, late); err != nil {
 			return err
-		}
-	}
-	for _, attr := range late {
-		if err := to.Setxattr(attr.name, attr.value); err != nil {
-			return fmt.Errorf("%s: %w", attr.name, err)
 		}
 	}
 	if err := copyFlags(src, t); err != nil {
@@ -318,18 +313,31 @@ func chownAs(to attributes, st *at.Stat) (squashed bool, err error) {
 	return false, err
 }
 
-func (fsys *FS) chmodAs(to attributes, st *at.Stat, strip bool) error {
-	if st.IsSymlink() {
-		return nil
-	}
+// chmodAs gives the permissions of st, and then the attributes that these must
+// precede.
+func (fsys *FS) chmodAs(to attributes, st *at.Stat, strip bool, late []xattrPair) error {
 	perm := st.Mode & 0o7777
 	if strip {
 		perm = withoutPrivileges(st)
 	}
-	if st.IsDir() {
-		perm |= fsys.openDirs
+	switch {
+	case st.IsSymlink():
+		return nil
+	case st.IsDir():
+		return fsys.setLateOfDir(to, perm, late)
 	}
-	return to.Chmod(perm)
+	return setLate(to, perm, late)
+}
+
+// setLateOfDir is setLate for a directory: it opens it to an ordinary user, also
+// if it has an ACL, in which the owner's bits are others.
+func (fsys *FS) setLateOfDir(to attributes, perm uint32, late []xattrPair) error {
+	perm |= fsys.openDirs
+	err := setLate(to, perm, late)
+	if err == nil && len(late) > 0 && fsys.openDirs != 0 {
+		err = to.Chmod(perm)
+	}
+	return err
 }
 
 // withoutPrivileges is the mode without setuid, and without setgid where that

@@ -234,7 +234,7 @@ func (c *copier) setDirAttributes(to *at.RWDir, src *File) error {
 		return err
 	}
 	st := &src.info.st
-	if err := setLate(self, st.Mode&0o1777|made.Mode&syscall.S_ISGID|c.fsys.openDirs, late); err != nil {
+	if err := c.fsys.setLateOfDir(self, st.Mode&0o1777|made.Mode&syscall.S_ISGID, late); err != nil {
 		return err
 	}
 	return self.SetTimes(st.Atime, st.Mtime)
