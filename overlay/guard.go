@@ -410,6 +410,9 @@ func (fsys *FS) probeXattr(s *staging) error {
 	if err := s.tmp.Setxattr("d", fsys.marks.opaque, opaqueYes); err != nil {
 		return err
 	}
+	if err := s.tmp.CheckXattr("d", fsys.marks.opaque); err != nil {
+		return err // it takes them, but does not give them back
+	}
 	return s.tmp.Removexattr("d", fsys.marks.opaque)
 }
 

@@ -182,8 +182,32 @@ func (fsys *FS) openLowers(p *plan) error {
 			plain.Close()
 			layer.root = clone
 		}
+		if err := fsys.hasNoXattrs(layer.root, space.FUSE); err != nil {
+			layer.root.WithoutXattrs()
+			p.warnings = append(p.warnings, fmt.Sprintf("lower %d %q has no extended attributes, or cannot tell of them (%v): "+
+				"whatever is marked there by them is shown as if it were not", i+1, path, err))
+		}
 		fsys.root.lowers = append(fsys.root.lowers, lowerDir{layer, layer.root})
 		fsys.layers = append(fsys.layers, Layer{Index: i + 1, Path: path})
+	}
+	return nil
+}
+
+// hasNoXattrs asks the root of a lower for its marks, and then for the names of its
+// attributes: where both are refused because there are none, that is true of all
+// beneath it, and err says how it was refused. File systems that are programs
+// do not agree on the way: rclone's mount answers EOPNOTSUPP for directories, but
+// EIO for files, and of the latter nothing else could be opened. From the kernel's
+// own file systems EIO is a broken disk.
+func (fsys *FS) hasNoXattrs(root *at.Dir, isProgram bool) error {
+	refused := func(err error) bool {
+		return err == syscall.EOPNOTSUPP || err == syscall.ENOSYS || err == syscall.EIO && isProgram
+	}
+	if err := root.CheckXattr(".", fsys.marks.opaque); !refused(err) {
+		return nil
+	}
+	if _, err := root.XattrNames(nil); refused(err) {
+		return err
 	}
 	return nil
 }

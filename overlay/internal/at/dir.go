@@ -17,6 +17,7 @@ type Dir struct {
 	pathfd  bool // opened O_PATH: may be searched but not listed
 	shared  bool // a layer's root: many use it at once, so its offset is nobody's
 	noatime bool // reads leave the access time alone where the kernel lets us
+	bare    bool // nobody is asked for attributes (WithoutXattrs)
 	mount   *Dir // what holds a private mount clone; nil without one
 }
 
@@ -103,7 +104,7 @@ func (d *Dir) OpenPath(path string) (*Dir, error) { return d.openBeneath(path) }
 func (d *Dir) openBeneath(path string) (*Dir, error) {
 	fd, err := sysOpenBeneath(d.fd, path, openDir, d.noatime)
 	if err == nil {
-		return &Dir{fd: fd, noatime: d.noatime}, nil
+		return &Dir{fd: fd, noatime: d.noatime, bare: d.bare}, nil
 	}
 	if err != syscall.EACCES {
 		return nil, notDir(path, err)
@@ -113,7 +114,7 @@ func (d *Dir) openBeneath(path string) (*Dir, error) {
 	if err != nil {
 		return nil, notDir(path, err)
 	}
-	return &Dir{fd: fd, pathfd: true, noatime: d.noatime}, nil
+	return &Dir{fd: fd, pathfd: true, noatime: d.noatime, bare: d.bare}, nil
 }
 
 // notDir gives a symlink in the place of a single directory the answer that
@@ -136,7 +137,7 @@ func (d *Dir) OpenFile(name string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{fd: fd}, nil
+	return &File{fd: fd, bare: d.bare}, nil
 }
 
 // Readlink returns the target of the symlink name.
@@ -147,10 +148,18 @@ func (d *Dir) Readlink(name string) (string, error) {
 	return sysReadlink(d.fd, name)
 }
 
+// WithoutXattrs has every question about attributes of d, and of all that is
+// opened beneath it, answered with EOPNOTSUPP, as by a file system that has none:
+// for one that has none and says so in other ways.
+func (d *Dir) WithoutXattrs() { d.bare = true }
+
 // Getxattr returns the attribute attr of name; ENODATA when there is none.
 func (d *Dir) Getxattr(name, attr string) ([]byte, error) {
 	if err := single(name); err != nil {
 		return nil, err
+	}
+	if d.bare {
+		return nil, syscall.EOPNOTSUPP
 	}
 	if name == "." && !d.pathfd {
 		return sysFgetxattr(d.fd, attr)
@@ -168,6 +177,9 @@ func (d *Dir) CheckXattr(name, attr string) error {
 	if err := single(name); err != nil {
 		return err
 	}
+	if d.bare {
+		return syscall.EOPNOTSUPP
+	}
 	if name != "." || d.pathfd {
 		if err := sysHasXattr(d.fd, name, attr); err != syscall.ENOSYS {
 			return err
@@ -180,6 +192,9 @@ func (d *Dir) CheckXattr(name, attr string) error {
 // XattrNames returns the names of d's own attributes as flistxattr(2) does, each
 // ended by a NUL, in buf if they fit.
 func (d *Dir) XattrNames(buf []byte) ([]byte, error) {
+	if d.bare {
+		return nil, syscall.EOPNOTSUPP
+	}
 	if !d.pathfd {
 		return sysFlistxattr(d.fd, buf)
 	}
@@ -194,6 +209,9 @@ func (d *Dir) XattrNames(buf []byte) ([]byte, error) {
 func (d *Dir) Listxattr(name string) ([]string, error) {
 	if err := single(name); err != nil {
 		return nil, err
+	}
+	if d.bare {
+		return nil, syscall.EOPNOTSUPP
 	}
 	if name == "." && !d.pathfd {
 		list, err := sysFlistxattr(d.fd, make([]byte, 512))
@@ -241,6 +259,7 @@ type Space struct {
 	NoSUID                 bool // setuid means nothing there
 	Overlay                bool // the file system is overlayfs
 	Temporary              bool // tmpfs: gone with the power
+	FUSE                   bool // some program is the file system
 }
 
 // procPath is name in d as the calls see it that take no descriptor. The last

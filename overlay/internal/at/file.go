@@ -8,7 +8,10 @@ import (
 
 // A File is an open regular file that can be read. It belongs to one goroutine
 // at a time, but for ReadAt.
-type File struct{ fd int }
+type File struct {
+	fd   int
+	bare bool // nobody is asked for attributes (Dir.WithoutXattrs)
+}
 
 // Stat tells of the open file.
 func (f *File) Stat(st *Stat) error { return sysStat(f.fd, "", st) }
@@ -66,11 +69,21 @@ func (f *File) Close() error {
 func (f *File) Flags() uint32 { return sysFlags(f.fd) }
 
 // Getxattr returns the attribute attr of the open file.
-func (f *File) Getxattr(attr string) ([]byte, error) { return sysFgetxattr(f.fd, attr) }
+func (f *File) Getxattr(attr string) ([]byte, error) {
+	if f.bare {
+		return nil, syscall.EOPNOTSUPP
+	}
+	return sysFgetxattr(f.fd, attr)
+}
 
 // XattrNames returns the names of the file's attributes as flistxattr(2) does,
 // each ended by a NUL, in buf if they fit.
-func (f *File) XattrNames(buf []byte) ([]byte, error) { return sysFlistxattr(f.fd, buf) }
+func (f *File) XattrNames(buf []byte) ([]byte, error) {
+	if f.bare {
+		return nil, syscall.EOPNOTSUPP
+	}
+	return sysFlistxattr(f.fd, buf)
+}
 
 // SyscallConn gives net/http the descriptor, so that a file is sent without
 // passing through this process (sendfile(2)).

@@ -354,6 +354,7 @@ func sysSpace(fd int) (Space, error) {
 		NoSUID:    sfs.Flags&unix.ST_NOSUID != 0,
 		Overlay:   int64(sfs.Type) == unix.OVERLAYFS_SUPER_MAGIC,
 		Temporary: int64(sfs.Type) == unix.TMPFS_MAGIC,
+		FUSE:      int64(sfs.Type) == unix.FUSE_SUPER_MAGIC,
 	}, nil
 }
 
