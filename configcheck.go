@@ -39,7 +39,22 @@ func configCommand(e env, args []string) error {
 		return &foundError{err}
 	}
 	fmt.Fprintln(e.stdout, "the configuration has no mistakes")
+	for _, v := range overlapsOf(layersOf(e, c)) {
+		fmt.Fprintln(e.stdout, "but", v)
+	}
 	return nil
+}
+
+// layersOf are those of every share; nil where they cannot be.
+func layersOf(e env, c Config) []*layers {
+	home := stateHome(e.getenv, os.Geteuid())
+	all := make([]*layers, len(c.Shares))
+	for i, s := range c.Shares {
+		if l, err := newLayers(s, home); err == nil { // else checkDirectories tells
+			all[i] = l
+		}
+	}
+	return all
 }
 
 // checkFiles makes all fileChecks. told is what the operator is told anyway.

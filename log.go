@@ -22,6 +22,7 @@ import (
 const (
 	keyAddr     = "addr"      // where the server listens
 	keyBytes    = "bytes"     // of the response's body, or copied up
+	keyChanger  = "changer"   // the path of a share that changes another's lower
 	keyCopiedUp = "copied_up" // bytes of files that a request had copied up; absent for none
 	keyDur      = "dur"       // milliseconds
 	keyID       = "id"        // of the request, since the start

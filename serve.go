@@ -50,6 +50,7 @@ func serve(e env, args []string) error {
 	}
 
 	all.warnOfSecrets(c.secrets(configFileOf("serve", args, e.getenv)), log)
+	all.warnOfOverlaps(log)
 
 	// The first signal asks to finish; stopListening puts the default back, so
 	// that the second one ends the process.
