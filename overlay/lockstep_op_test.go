@@ -238,6 +238,9 @@ func (l *lockstep) isTelling(o op) bool {
 		return err != nil || info.IsDir() || info.Mode().IsRegular()
 	case "setxattr", "rmxattr":
 		info, err := l.look().Lstat(o.args[0])
+		if err == nil && l.variant.plain && info.Mode().Perm()&0o200 == 0 {
+			return false // here an ordinary user may, though it may not write to the content
+		}
 		return !l.hasLink(o.args[0]) && (err != nil || info.IsDir() || info.Mode().IsRegular())
 	case "cp":
 		from, to := o.args[0], o.args[1]
