@@ -40,8 +40,9 @@ race: ## all tests under the race detector
 fuzz: ## every fuzz test for FUZZTIME (30s) each
 	grep -ro --include='*_test.go' 'func Fuzz[A-Za-z0-9_]*' . | sed 's/:func / /' | while read f name; do go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$(dirname $$f)" || exit 1; done
 
-lint: ## gofumpt, vet here and for another system, staticcheck
+lint: ## gofumpt, vet here and for another system, a build for 32 bits, staticcheck
 	test -z "$$($(TOOL) gofumpt -l . | tee /dev/stderr)" && go vet ./... && GOOS=darwin go vet . ./davfs ./overlay ./web
+	GOARCH=arm go build -o /dev/null .
 	$(TOOL) staticcheck ./...
 
 locks: ## checklocks: who holds a mutex when, against what the fields say

@@ -494,15 +494,32 @@ func emptyPath(name string) int {
 }
 
 func sysSetTimes(dirfd int, name string, atime, mtime time.Time) error {
-	times := []unix.Timespec{timespec(atime), timespec(mtime)}
-	return unix.UtimesNanoAt(dirfd, name, times, unix.AT_SYMLINK_NOFOLLOW|emptyPath(name))
+	path, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return err
+	}
+	times := [2]kernelTimespec{timespec(atime), timespec(mtime)}
+	_, _, errno := unix.Syscall6(utimensat, uintptr(dirfd), uintptr(unsafe.Pointer(path)),
+		uintptr(unsafe.Pointer(&times)), uintptr(unix.AT_SYMLINK_NOFOLLOW|emptyPath(name)), 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
-func timespec(t time.Time) unix.Timespec {
+// A kernelTimespec is struct __kernel_timespec. unix.Timespec, on machines of 32
+// bits, ends in 2038.
+type kernelTimespec struct{ sec, nsec int64 }
+
+// utimensat is the number of the call that takes it: utimensat(2), and on machines
+// of 32 bits utimensat_time64, which is 412 on all of them (syscalls(2)).
+const utimensat = unix.SYS_UTIMENSAT*(^uintptr(0)>>63) + 412*(1-^uintptr(0)>>63)
+
+func timespec(t time.Time) kernelTimespec {
 	if t.IsZero() {
-		return unix.Timespec{Nsec: unix.UTIME_OMIT}
+		return kernelTimespec{nsec: unix.UTIME_OMIT}
 	}
-	return unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
+	return kernelTimespec{t.Unix(), int64(t.Nanosecond())}
 }
 
 func sysTruncate(fd int, size int64) error { return unix.Ftruncate(fd, size) }
