@@ -142,7 +142,9 @@ func (h *Handler) addFile(out *archiveWriter, sum *archiveSum, m *archiveMember)
 		return err
 	}
 	defer file.Close() // it was only read
-	m.info = file.Opened()
+	if m.info = file.Opened(); !m.info.Mode().IsRegular() {
+		return errMoved
+	}
 	if err := sum.add(m.name, m.size()); err != nil {
 		return err
 	}

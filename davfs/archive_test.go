@@ -364,7 +364,7 @@ func (w *spoiler) Write(p []byte) (int, error) {
 }
 
 // What fails midway breaks the connection, and what has come is no archive: a
-// file or a directory that went, one that a link has taken the place of, a file
+// file or a directory that went, one that something else has taken the place of, a file
 // that is shorter than it was, and one that has grown beyond the limit.
 func TestArchiveThatFailsIsVisiblyBroken(t *testing.T) {
 	const size = 1 << 20
@@ -383,6 +383,10 @@ func TestArchiveThatFailsIsVisiblyBroken(t *testing.T) {
 		"link": func(s *share) {
 			both(s, s.tree.Remove)
 			both(s, func(name string) error { return s.tree.Symlink("../other", name) })
+		},
+		"directory": func(s *share) {
+			both(s, s.tree.Remove)
+			both(s, func(name string) error { return s.tree.Mkdir(name, 0o755) })
 		},
 		"shorter": func(s *share) {
 			both(s, func(name string) error { return os.Truncate(filepath.Join(s.upper, name), 1) })
