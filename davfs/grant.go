@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/http"
+	"slices"
 
 	"overdav/overlay"
 )
@@ -67,7 +68,7 @@ func (h *Handler) grant(w http.ResponseWriter, rq *request, ask LockRequest) err
 func (h *Handler) create(w http.ResponseWriter, rq *request, ask LockRequest) error {
 	lock, err := h.locks.Create(rq.Context(), ask)
 	if err != nil {
-		return h.lockedError(rq, err, "no-conflicting-lock")
+		return h.lockConflict(w, rq, err)
 	}
 	status := http.StatusOK
 	if rq.info == nil {
@@ -80,6 +81,30 @@ func (h *Handler) create(w http.ResponseWriter, rq *request, ask LockRequest) er
 	}
 	w.Header().Set("Lock-Token", "<"+lock.Token+">")
 	h.answerLock(w, rq, status)
+	return nil
+}
+
+// lockConflict answers a LOCK that other locks stand in the way of. Where they
+// are all of members, which a lock of infinite depth would cover, the answer has
+// the status of each, and says of the collection that it failed with them
+// (RFC 4918, section 9.10.3).
+func (h *Handler) lockConflict(w http.ResponseWriter, rq *request, err error) error {
+	var locked *LockedError
+	if !errors.As(err, &locked) || slices.ContainsFunc(locked.Roots, func(root Path) bool {
+		return !rq.real.Contains(root) || !rq.permit.sees(root, root)
+	}) {
+		return h.lockedError(rq, err, "no-conflicting-lock")
+	}
+	out, end := beginMultistatus(w, rq.Request)
+	for _, root := range locked.Roots {
+		out.startResponse(h.hrefPrefix(rq), root, false)
+		out.status(http.StatusLocked)
+		out.endResponse()
+	}
+	out.startResponse(h.hrefPrefix(rq), rq.path, true)
+	out.status(http.StatusFailedDependency)
+	out.endResponse()
+	_ = end() // the client is gone, and nothing was made
 	return nil
 }
 

@@ -246,7 +246,7 @@ func TestLocksThatGoTogether(t *testing.T) {
 		{"two shared", lockShared, lockShared, "/f", "/f", "0", 200},
 		{"shared, then exclusive", lockShared, lockExclusive, "/f", "/f", "0", 423},
 		{"exclusive, then shared", lockExclusive, lockShared, "/f", "/f", "0", 423},
-		{"infinite over a member's", lockExclusive, lockExclusive, "/d/x", "/d", "infinity", 423},
+		{"infinite over a member's", lockExclusive, lockExclusive, "/d/x", "/d", "infinity", 207},
 		{"depth 0 over a member's", lockExclusive, lockExclusive, "/d/x", "/d", "0", 200},
 		{"infinite shared over a member's shared", lockShared, lockShared, "/d/x", "/d", "infinity", 200},
 	} {
@@ -256,6 +256,13 @@ func TestLocksThatGoTogether(t *testing.T) {
 			got := s.want(test.want, "LOCK", test.path, test.second, "Test-User: bob", "Depth: "+test.depth)
 			if test.want == 423 && !strings.Contains(got.body, "<D:no-conflicting-lock><D:href>"+test.firstPath) {
 				t.Errorf("the refusal does not name the lock: %s", got.body)
+			}
+			if test.want == 207 && !strings.Contains(got.body, "<D:response><D:href>/d/x</D:href><D:status>HTTP/1.1 423 Locked</D:status></D:response>"+
+				"<D:response><D:href>/d/</D:href><D:status>HTTP/1.1 424 Failed Dependency</D:status></D:response>") {
+				t.Errorf("the answer does not say what failed: %s", got.body)
+			}
+			if test.want != 200 && got.header.Get("Lock-Token") != "" {
+				t.Error("a token, and no lock")
 			}
 		})
 	}
