@@ -225,18 +225,22 @@ func (p *modelPlayer) transfer(method string) func(*rapid.T) {
 func (p *modelPlayer) lock(t *rapid.T) {
 	path := drawPath(t, "path")
 	depth := rapid.SampledFrom([]string{"0", "infinity"}).Draw(t, "depth")
-	conflict := slices.ContainsFunc(p.m.locks, func(l modelLock) bool {
-		return l.root == path || l.infinite && within(l.root, path) || depth == "infinity" && within(path, l.root)
+	covered := slices.ContainsFunc(p.m.locks, func(l modelLock) bool {
+		return l.root == path || l.infinite && within(l.root, path)
+	})
+	members := slices.ContainsFunc(p.m.locks, func(l modelLock) bool {
+		return depth == "infinity" && within(path, l.root)
 	})
 	existed := p.m.exists(path)
 	user, submits, answer := p.do(t, "LOCK", path, lockExclusive, "Depth", depth)
 	if want(t, answer,
 		!existed && p.m.blocked(user, submits, parentOf(path)), 423,
-		conflict, 423,
+		covered, 423,
+		members, 207,
 		!existed && !p.m.isDir(parentOf(path)), 409,
 		existed, 200,
 		true, 201,
-	) {
+	) && !members {
 		token := strings.Trim(answer.Header().Get("Lock-Token"), "<>")
 		p.m.locks = append(p.m.locks, modelLock{path, user, token, depth == "infinity"})
 		if !existed {
