@@ -18,7 +18,7 @@ import (
 // The umask is the user's: it shapes the modes of what clients create, as it
 // would if they worked on the machine. The limit of open files needs no call;
 // package os raises it to the hard limit (since Go 1.19).
-func serve(e env, args []string) error {
+func serve(e env, args []string) (err error) {
 	c, o, err := configureFrom("serve", args, e.getenv, e.stdout)
 	if err != nil {
 		return everyMistake(e, c, o, err)
@@ -75,32 +75,34 @@ func serve(e env, args []string) error {
 	if err := all.open(); err != nil {
 		return everyMistake(e, c, o, err)
 	}
+	defer func() { err = errors.Join(err, all.close()) }()
 	reload.add(all.reload)
 	defer all.expireNowAndThen()()
 	h, err := newRouter(c, all, door)
-	if err == nil {
-		if c.Anonymous {
-			log.Warn().Msg("everybody who can reach the address may read and write")
-		}
-		srv := newServer(h, log, c)
-		srv.http.TLSConfig = certs.config()
-		srv.lines = lines
-		srv.audit, srv.metrics, srv.processors, srv.health = audit, counts, processors, newHealth(all, log)
-		defer processors.start()()
-		var stop func()
-		if stop, err = counts.start(c.Metrics, srv, h, log); err == nil {
-			defer stop()
-			err = newSandbox(c, configFileOf("serve", args, e.getenv), all).enter(c, log)
-		}
-		if err == nil {
-			defer newSignpost(c, socks.served).serve(socks.plain, certs, srv.conns, log)()
-			announce(e.stdout, c, socks.served, all)
-			tellManager(log, daemon.SdNotifyReady)
-			go feedWatchdog(ctx, srv.health.check, log)
-			err = srv.run(ctx, stopListening, socks.served...)
-		}
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, all.close())
+	if c.Anonymous {
+		log.Warn().Msg("everybody who can reach the address may read and write")
+	}
+	srv := newServer(h, log, c)
+	srv.http.TLSConfig = certs.config()
+	srv.lines = lines
+	srv.audit, srv.metrics, srv.processors, srv.health = audit, counts, processors, newHealth(all, log)
+	defer processors.start()()
+	stop, err := counts.start(c.Metrics, srv, h, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if err := newSandbox(c, configFileOf("serve", args, e.getenv), all).enter(c, log); err != nil {
+		return err
+	}
+	defer newSignpost(c, socks.served).serve(socks.plain, certs, srv.conns, log)()
+	announce(e.stdout, c, socks.served, all)
+	tellManager(log, daemon.SdNotifyReady)
+	go feedWatchdog(ctx, srv.health.check, log)
+	return srv.run(ctx, stopListening, socks.served...)
 }
 
 // announce tells the person who typed the command what is going on: the log
