@@ -25,9 +25,6 @@ type exchange struct {
 	given time.Time     // when a write was last given its time
 	plain bool          // HTTP/1 without TLS: the server has sendfile(2)
 	tcp   *tcpConn      // of a plain exchange; nil in tests, and over a Unix socket
-
-	processors *processors // nil: nobody chooses how many are used
-	long       bool        // it wants all processors
 }
 
 // deadlines are what http.ResponseController would look for.
@@ -45,13 +42,8 @@ func (x *exchange) begin(w http.ResponseWriter, r *http.Request) *http.Request {
 	x.Context, x.w, x.body = r.Context(), w, r.Body
 	x.conn, _ = w.(deadlines)
 	x.plain = r.TLS == nil && r.ProtoMajor == 1
-	c, _ := x.Context.Value(connectionKey{}).(*connection)
-	if c != nil {
+	if c := connectionOf(r); c != nil {
 		x.tcp = c.tcp
-	}
-	x.processors.enter(c)
-	if r.Method == "COPY" { // of a tree, for all that is known
-		x.takesLong()
 	}
 	r = r.WithContext(x)
 	if r.Body != nil && r.Body != http.NoBody {
@@ -63,11 +55,7 @@ func (x *exchange) begin(w http.ResponseWriter, r *http.Request) *http.Request {
 // end leaves the connection with a deadline for what the server still has
 // buffered. The server takes deadlines away itself before the next request.
 func (x *exchange) end() {
-	_ = x.extend(time.Now()) // fails only on a connection that is gone
-	if x.long {
-		x.processors.job(false)
-	}
-	x.processors.leave()
+	_ = x.extend() // fails only on a connection that is gone
 }
 
 // Value is context.Context's.
@@ -85,32 +73,11 @@ func exchangeOf(ctx context.Context) *exchange {
 	return x
 }
 
-// takesLong has all processors used until the exchange ends.
-func (x *exchange) takesLong() {
-	if !x.long {
-		x.long = true
-		x.processors.job(true)
-	}
-}
-
-// goesOn tells that the exchange has not ended yet.
-func (x *exchange) goesOn(now time.Time) {
-	if now.Sub(x.began) > shortRequest {
-		x.takesLong()
-	}
-}
-
-// allow gives the next write its time.
-func (x *exchange) allow() error {
-	now := time.Now()
-	x.goesOn(now)
-	return x.extend(now)
-}
-
 // extend gives the next write its time, unless it was given but now.
 // http.Server's own WriteTimeout bounds the whole answer, which would cut off
 // what is merely large.
-func (x *exchange) extend(now time.Time) error {
+func (x *exchange) extend() error {
+	now := time.Now()
 	if x.conn == nil || now.Sub(x.given) < x.stall/64 {
 		return nil
 	}
@@ -134,7 +101,7 @@ func (x *exchange) WriteHeader(status int) {
 
 // Write is http.ResponseWriter's.
 func (x *exchange) Write(p []byte) (int, error) {
-	if err := x.allow(); err != nil {
+	if err := x.extend(); err != nil {
 		return 0, err
 	}
 	x.started()
@@ -194,7 +161,7 @@ func (x *exchange) backWriting(err error) error {
 
 // FlushError sends what is buffered (http.ResponseController).
 func (x *exchange) FlushError() error {
-	if err := x.allow(); err != nil {
+	if err := x.extend(); err != nil {
 		return err
 	}
 	x.started()
@@ -243,7 +210,7 @@ func (x *exchange) sendFrom(src io.Reader) (int64, error) {
 	}
 	var total int64
 	for left != 0 {
-		if err := x.allow(); err != nil {
+		if err := x.extend(); err != nil {
 			return total, err
 		}
 		size := int64(piece)
@@ -271,10 +238,8 @@ type exchangeBody exchange
 // Read is io.Reader's. http.Server's own ReadTimeout bounds the whole request.
 func (b *exchangeBody) Read(p []byte) (int, error) {
 	x := (*exchange)(b)
-	now := time.Now()
-	x.goesOn(now)
 	if x.conn != nil {
-		if err := x.conn.SetReadDeadline(now.Add(x.stall)); err != nil {
+		if err := x.conn.SetReadDeadline(time.Now().Add(x.stall)); err != nil {
 			return 0, err
 		}
 	}

@@ -19,18 +19,20 @@ type processors struct {
 
 	last    atomic.Pointer[connection] // of the request before
 	running atomic.Int32               // requests
-	jobs    atomic.Int32               // that take long, with or without a request
-	wanted  atomic.Int64               // when all were wanted last: a time since began
+	entered atomic.Int64               // when the last one came: a time since began
+	jobs    atomic.Int32               // that take long, and are no request
+	wanted  atomic.Int64               // when all were wanted last, likewise
 	using   atomic.Bool                // all, now
 	wake    chan struct{}
+	timer   *time.Timer // set while there is one processor and a request
 	began   time.Time
 }
 
 const (
 	// quiet is for how long nothing may want all processors before there is one.
 	quiet = 100 * time.Millisecond
-	// shortRequest is up to when a request is not one that takes long.
-	shortRequest = 2 * time.Millisecond
+	// shortRequest is up to when a request does not want all processors.
+	shortRequest = 5 * time.Millisecond
 )
 
 // newProcessors is nil where there is nothing to choose: with one processor, or
@@ -44,7 +46,9 @@ func newProcessors(getenv func(string) string) *processors {
 }
 
 func makeProcessors(all, one func()) *processors {
-	return &processors{all: all, one: one, wake: make(chan struct{}, 1), began: time.Now()}
+	p := &processors{all: all, one: one, wake: make(chan struct{}, 1), began: time.Now()}
+	p.timer = time.AfterFunc(quiet, p.lookAtRequests)
+	return p
 }
 
 // start sets how many processors are used until stop is called. Then all are.
@@ -96,10 +100,22 @@ func (p *processors) awaitQuiet(ctx context.Context) error {
 
 // left is for how long all processors are used still, if nothing happens.
 func (p *processors) left() time.Duration {
-	if p.jobs.Load() > 0 {
+	if p.jobs.Load() > 0 || p.isLasting() {
 		return quiet
 	}
 	return time.Duration(p.wanted.Load()) + quiet - time.Since(p.began)
+}
+
+// isLasting says whether there is a request that takes long.
+func (p *processors) isLasting() bool {
+	return p.running.Load() > 0 && time.Since(p.began)-time.Duration(p.entered.Load()) >= shortRequest
+}
+
+// lookAtRequests has all processors used if there is a request that takes long.
+func (p *processors) lookAtRequests() {
+	if p.isLasting() {
+		p.want()
+	}
 }
 
 // want has all processors used.
@@ -119,15 +135,21 @@ func (p *processors) enter(c *connection) {
 	if p == nil {
 		return
 	}
+	p.entered.Store(int64(time.Since(p.began)))
 	if p.running.Add(1) > 1 || p.last.Load() != c {
 		p.last.Store(c)
 		p.want()
+	} else if !p.using.Load() {
+		p.timer.Reset(shortRequest)
 	}
 }
 
 func (p *processors) leave() {
-	if p != nil {
-		p.running.Add(-1)
+	if p == nil {
+		return
+	}
+	if p.running.Add(-1) == 0 && !p.using.Load() {
+		p.timer.Stop()
 	}
 }
 

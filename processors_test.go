@@ -1,10 +1,8 @@
 package main
 
 import (
-	"io"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -50,10 +48,12 @@ func TestProcessors(t *testing.T) {
 			request(p, one)
 			p.leave()
 		}, 0, true},
-		"one that lasts":     {func(p *processors) { p.enter(one) }, 2 * quiet, false},
-		"a job":              {func(p *processors) { p.job(true) }, 10 * quiet, true},
-		"a job that ended":   {func(p *processors) { p.job(true); p.job(false) }, quiet, false},
-		"the second of jobs": {func(p *processors) { p.job(true); p.job(true); p.job(false) }, 10 * quiet, true},
+		"one that lasts":       {func(p *processors) { p.enter(one) }, shortRequest, true},
+		"one that still lasts": {func(p *processors) { p.enter(one) }, 10 * quiet, true},
+		"a short one":          {func(p *processors) { p.enter(one); time.Sleep(shortRequest - 1); p.leave() }, quiet, false},
+		"a job":                {func(p *processors) { p.job(true) }, 10 * quiet, true},
+		"a job that ended":     {func(p *processors) { p.job(true); p.job(false) }, quiet, false},
+		"the second of jobs":   {func(p *processors) { p.job(true); p.job(true); p.job(false) }, 10 * quiet, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -101,49 +101,26 @@ func TestProcessorsAreWantedAtAnyTime(t *testing.T) {
 	})
 }
 
-// An exchange that takes long, or may, has all processors until it ends.
-func TestLongExchangesWantAllProcessors(t *testing.T) {
-	for name, test := range map[string]struct {
-		method string
-		answer func(w http.ResponseWriter, r *http.Request)
-		all    bool // in the end
-	}{
-		"GET":  {"GET", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "short") }, false},
-		"COPY": {"COPY", func(http.ResponseWriter, *http.Request) {}, true},
-		"answer": {"GET", func(w http.ResponseWriter, _ *http.Request) {
-			io.WriteString(w, "one")
+// A server tells of its requests.
+func TestProcessorsOfAServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, all := tendedProcessors(t)
+		s := newServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 			time.Sleep(2 * shortRequest)
-			io.WriteString(w, "two")
-		}, true},
-		"body": {"PUT", func(_ http.ResponseWriter, r *http.Request) {
-			time.Sleep(2 * shortRequest)
-			io.Copy(io.Discard, r.Body)
-		}, true},
-		"wait for a disk": {"GET", func(http.ResponseWriter, *http.Request) { time.Sleep(2 * shortRequest) }, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				p, all := tendedProcessors(t)
-				s := newServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					test.answer(w, r)
-					time.Sleep(quiet)
-					synctest.Wait()
-					if all.Load() != test.all {
-						t.Errorf("all processors are used: %v, want %v", all.Load(), test.all)
-					}
-				}), discardLog(), defaultConfig())
-				s.processors = p
-				time.Sleep(2 * quiet)
-				r := httptest.NewRequest(test.method, "http://localhost/", strings.NewReader("body"))
-				s.ServeHTTP(httptest.NewRecorder(), r)
-				time.Sleep(2 * quiet)
-				synctest.Wait()
-				if all.Load() {
-					t.Error("all processors are used for what has ended")
-				}
-			})
-		})
-	}
+			synctest.Wait()
+			if !all.Load() {
+				t.Error("one processor is used for a request that takes long")
+			}
+		}), discardLog(), defaultConfig())
+		s.processors = p
+		time.Sleep(2 * quiet)
+		s.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "http://localhost/", nil))
+		time.Sleep(2 * quiet)
+		synctest.Wait()
+		if all.Load() {
+			t.Error("all processors are used for what has ended")
+		}
+	})
 }
 
 // Who sets GOMAXPROCS knows better.

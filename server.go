@@ -125,7 +125,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.running.Add(1)
 	defer s.running.Done()
 	defer endOnPanic(s.lines)
-	x := &exchange{record: newRecord(r, s.proxies), stall: s.stall, processors: s.processors}
+	s.processors.enter(connectionOf(r))
+	defer s.processors.leave()
+	x := &exchange{record: newRecord(r, s.proxies), stall: s.stall}
 	r = x.begin(w, r)
 	w.Header()["X-Content-Type-Options"] = noSniff
 	aborted := true

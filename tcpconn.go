@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net"
+	"net/http"
 	"sync"
 )
 
@@ -68,6 +69,12 @@ type connection struct {
 
 // connectionKey finds the connection in the context of its requests.
 type connectionKey struct{}
+
+// connectionOf is the connection of a request; nil in tests.
+func connectionOf(r *http.Request) *connection {
+	c, _ := r.Context().Value(connectionKey{}).(*connection)
+	return c
+}
 
 // withConnection is for http.Server.ConnContext.
 func withConnection(ctx context.Context, conn net.Conn) context.Context {
