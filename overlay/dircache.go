@@ -18,7 +18,8 @@ import (
 // parent. One that is reached by a redirect is not kept: its lowers are beneath
 // directories that nobody watches.
 type dirCache struct {
-	mu sync.Mutex
+	marks *marks
+	mu    sync.Mutex
 	// +checklocks:mu
 	watcher *at.Watcher
 	root    *dirNode
@@ -66,6 +67,7 @@ type dirNode struct {
 	used     *list.Element
 	users    int // walks and files that have dir
 	dropped  bool
+	doubted  bool // the marks in upper may have changed
 
 	id, heard uint64 // see moment
 }
@@ -83,7 +85,7 @@ type arrival struct {
 
 // newDirCache returns a cache of directories below root; nil when a layer's
 // changes cannot all be heard of.
-func newDirCache(root *dir) *dirCache {
+func newDirCache(root *dir, marks *marks) *dirCache {
 	for i := range root.sources() {
 		if d, _ := root.source(i); !d.Watchable() {
 			return nil
@@ -93,7 +95,7 @@ func newDirCache(root *dir) *dirCache {
 	if err != nil {
 		return nil // all works without
 	}
-	c := &dirCache{watcher: watcher, watched: make(map[int32][]*dirNode), coming: make(map[*arrival]bool)}
+	c := &dirCache{marks: marks, watcher: watcher, watched: make(map[int32][]*dirNode), coming: make(map[*arrival]bool)}
 	c.root = &dirNode{dir: root, children: make(map[string]*dirNode), id: lastNode.Add(1)}
 	if c.root.watches, err = c.watch(root); err != nil {
 		watcher.Close()
@@ -129,7 +131,7 @@ func (c *dirCache) deepest(path []string) (moment, int) {
 	node, n := c.root, 0
 	for _, name := range path {
 		child := node.children[name]
-		if child == nil {
+		if child == nil || !c.isStill(child) {
 			break
 		}
 		node, n = child, n+1
@@ -151,7 +153,7 @@ func (c *dirCache) child(parent *dir, name string) *dir {
 		return nil
 	}
 	node := parent.node.children[name]
-	if node == nil {
+	if node == nil || !c.isStill(node) {
 		return nil
 	}
 	node.users++
@@ -235,6 +237,35 @@ func (c *dirCache) closeUnused(node *dirNode) {
 	}
 }
 
+// isUpper says whether a watch is of the directory in upper.
+func (n *dirNode) isUpper(watch int32) bool {
+	return n.dir.upper != nil && len(n.watches) > 0 && n.watches[0] == watch
+}
+
+// doubt says that the attributes of the directory in upper may have changed.
+func (n *dirNode) doubt() {
+	n.doubted = true
+	n.dir.attributes.Add(1)
+}
+
+// isStill says whether the directory of a node is what it was when it was looked
+// up, and drops it if not. Where its attributes in upper may have changed, the marks
+// tell: a copy-up of a member puts back its times, and to look at the marks costs a
+// call, while to watch it anew has the kernel go through all names in it that it
+// knows.
+func (c *dirCache) isStill(node *dirNode) bool {
+	if !node.doubted {
+		return true
+	}
+	node.doubted = false
+	now, err := c.marks.readDir(&node.dir.upper.Dir)
+	if err == nil && now == node.dir.marks {
+		return true
+	}
+	c.drop(node)
+	return false
+}
+
 // hear drops what the watcher heard of.
 func (c *dirCache) hear() {
 	err := c.watcher.Drain(func(e at.Event) {
@@ -260,15 +291,24 @@ func (c *dirCache) heard(node *dirNode, e at.Event) {
 	if e.Content {
 		return
 	}
-	node.heard++
 	name := e.Name
+	ofUpper := e.Attributes && node.isUpper(e.Watch)
+	if ofUpper && name == "" {
+		node.doubt()
+		return
+	}
+	node.heard++
 	for a := range c.coming {
 		if a.parent == node && (name == "" || a.name == name) {
 			a.spoiled = true
 		}
 	}
 	if name != "" {
-		if child := node.children[name]; child != nil {
+		switch child := node.children[name]; {
+		case child == nil:
+		case ofUpper && child.dir.upper != nil:
+			child.doubt()
+		default:
 			c.drop(child)
 		}
 		return

@@ -1,11 +1,14 @@
 package overlay_test
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/pkg/xattr"
 
 	"overdav/overlay"
 	"overdav/overlay/overlaytest"
@@ -35,6 +38,28 @@ func TestNextLookShowsWhatChangedUnderneath(t *testing.T) {
 		"an upper directory becomes opaque": {func(l overlaytest.Layers) error {
 			return overlaytest.Trusted.Build(l.Upper, "up/ [opaque]\n")
 		}, "up/f", ""},
+		"one below it becomes opaque": {func(l overlaytest.Layers) error {
+			return overlaytest.Trusted.Build(l.Upper, "up/\nup/d/ [opaque]\n")
+		}, "up/d/f", ""},
+		"one gets a redirect": {func(l overlaytest.Layers) error {
+			return overlaytest.Trusted.Build(l.Upper, "up/\nup/d/ [redirect=/only2]\n")
+		}, "up/d/f", "old"},
+		"one is not opaque any more": {func(l overlaytest.Layers) error {
+			return xattr.Remove(filepath.Join(l.Upper, "up/shut"), "trusted.overlay.opaque")
+		}, "up/shut/f", "below"},
+		"one has another mode, and becomes opaque": {func(l overlaytest.Layers) error {
+			if err := os.Chmod(filepath.Join(l.Upper, "up/d"), 0o700); err != nil {
+				return err
+			}
+			return overlaytest.Trusted.Build(l.Upper, "up/\nup/d/ [opaque]\n")
+		}, "up/d/f", ""},
+		"one is replaced by another": {func(l overlaytest.Layers) error {
+			d := filepath.Join(l.Upper, "up/d")
+			if err := errors.Join(os.Chmod(d, 0o700), os.Rename(d, d+"-before"), os.Mkdir(d, 0o755)); err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(d, "f"), []byte("upper"), 0o644)
+		}, "up/d/f", "upper"},
 		"a lower directory becomes opaque": {func(l overlaytest.Layers) error {
 			return overlaytest.Trusted.Build(l.Lowers[0], "a/ [opaque]\n")
 		}, "a/b/g", ""},
@@ -54,11 +79,11 @@ func TestNextLookShowsWhatChangedUnderneath(t *testing.T) {
 	for label, test := range tests {
 		t.Run(label, func(t *testing.T) {
 			l := overlaytest.NewLayers(t, t.TempDir(),
-				"a/\na/b/\na/b/f = one\nup/\nup/f = below\n",
+				"a/\na/b/\na/b/f = one\nup/\nup/f = below\nup/d/\nup/d/f = below\nup/shut/\nup/shut/f = below\n",
 				"a/\na/b/\na/b/f = two\na/b/g = two\nonly2/\nonly2/f = old\n")
-			overlaytest.Build(t, l.Upper, "up/\n")
+			overlaytest.Build(t, l.Upper, "up/\nup/d/\nup/shut/ [opaque]\nup/shut/g = upper\n")
 			fsys := mustOpen(t, options(l))
-			for _, name := range []string{"a/b/f", "a/b/g", "up/f", "only2/f"} {
+			for _, name := range []string{"a/b/f", "a/b/g", "up/f", "up/d/f", "up/shut/g", "only2/f"} {
 				for range 2 { // the second comes from what is kept
 					if got := content(fsys, name); got == "" {
 						t.Fatalf("%s: no content before the change", name)
@@ -107,5 +132,33 @@ func TestDirectoriesKeptOpenAreBounded(t *testing.T) {
 	}
 	if len(fds) < 1000 || len(fds) > 2200 {
 		t.Errorf("%d descriptors are open after %d directories in two layers, want some 2,048", len(fds), dirs)
+	}
+}
+
+// A directory that is kept open passes on what it has now, not what it had when
+// it was asked before.
+func TestKeptDirectoryPassesOnWhatItHas(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	l := overlaytest.NewLayers(t, t.TempDir(), "up/\nup/d/\nup/d/0/\nup/d/1/\nup/d/2/\nup/d/3/\n")
+	overlaytest.Build(t, l.Upper, "up/\nup/d/\n")
+	fsys := mustOpen(t, options(l))
+	upper := filepath.Join(l.Upper, "up/d")
+	for i, mode := range []fs.FileMode{0o755, 0o755 | fs.ModeSetgid, 0o755, 0o755 | fs.ModeSetgid} {
+		if err := os.Chmod(upper, mode); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the second time it is known
+			name := fmt.Sprintf("up/d/%d", i)
+			if err := errors.Join(fsys.RemoveAll(name), fsys.Mkdir(name, 0o755)); err != nil { // in place of a whiteout
+				t.Fatal(err)
+			}
+			made, err := os.Stat(filepath.Join(l.Upper, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := made.Mode()&fs.ModeSetgid, mode&fs.ModeSetgid; got != want {
+				t.Errorf("%s: setgid %v, want %v", name, got, want)
+			}
+		}
 	}
 }

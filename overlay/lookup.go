@@ -67,7 +67,10 @@ type dir struct {
 	cache *dirCache // that it belongs to, with node; else nil
 	node  *dirNode
 
-	legacy atomic.Pointer[legacy] // of passesOn, of a directory in the cache alone
+	// attributes counts how often those in upper may have changed, and legacy is what
+	// passesOn found out, of a directory in the cache alone.
+	attributes atomic.Uint64
+	legacy     atomic.Pointer[legacy]
 }
 
 func (d *dir) close() {

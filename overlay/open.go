@@ -72,7 +72,7 @@ func Open(o Options) (*FS, error) {
 		fsys.warn(w)
 	}
 	if len(fsys.traps) == 0 {
-		fsys.cache = newDirCache(fsys.root)
+		fsys.cache = newDirCache(fsys.root, &fsys.marks)
 	}
 	if fsys.staging != nil {
 		if err := fsys.startQuota(); err != nil {

@@ -353,12 +353,14 @@ type legacy struct {
 	setgid bool // its group
 	gid    uint32
 	acl    []byte // nil: none
+	at     uint64 // the directory's attributes
 }
 
 // passesOn finds out what d, which is in upper, passes on. A directory of the
-// cache is dropped from it when its attributes change, and so remembers.
+// cache hears when its attributes change, and so remembers.
 func (d *dir) passesOn() (*legacy, error) {
-	if known := d.legacy.Load(); known != nil {
+	seen := d.attributes.Load()
+	if known := d.legacy.Load(); known != nil && known.at == seen {
 		return known, nil
 	}
 	var st at.Stat
@@ -369,7 +371,7 @@ func (d *dir) passesOn() (*legacy, error) {
 	if err != nil && err != syscall.ENODATA && err != syscall.EOPNOTSUPP {
 		return nil, err
 	}
-	in := &legacy{st.Mode&syscall.S_ISGID != 0, st.GID, acl}
+	in := &legacy{st.Mode&syscall.S_ISGID != 0, st.GID, acl, seen}
 	if d.cache != nil {
 		d.legacy.Store(in)
 	}

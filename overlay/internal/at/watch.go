@@ -25,6 +25,8 @@ type Event struct {
 	// Content says that the name was opened, written to or cut, and is still the
 	// same object; only of a directory that AddContent watches.
 	Content bool
+	// Attributes says that nothing but the attributes of what Name says was changed.
+	Attributes bool
 	// Lost says that events were dropped: anything may have changed.
 	Lost bool
 }

@@ -45,7 +45,11 @@ func parseEvents(buf []byte, fn func(Event)) {
 		name, _, _ := bytes.Cut(buf[unix.SizeofInotifyEvent:end], []byte{0})
 		content := mask&contentMask != 0
 		if !content || len(name) > 0 && mask&unix.IN_ISDIR == 0 { // opening a directory changes nothing
-			fn(Event{Watch: watch, Name: string(name), Content: content, Lost: mask&unix.IN_Q_OVERFLOW != 0})
+			fn(Event{
+				Watch: watch, Name: string(name), Content: content,
+				Attributes: mask&^unix.IN_ISDIR == unix.IN_ATTRIB,
+				Lost:       mask&unix.IN_Q_OVERFLOW != 0,
+			})
 		}
 		buf = buf[end:]
 	}
