@@ -11,7 +11,7 @@ import (
 // processors has Go use one processor as long as there is one thing to do at a
 // time: one client that sends one request after another. For each request the
 // runtime would wake a second thread, to wait with it for the client to go away,
-// which costs more than a small request does; see decision 24. As soon as there
+// which costs more than a small request does; see decision 26. As soon as there
 // may be two things to do at a time, all processors are used, and until there
 // was no such sign for a while.
 type processors struct {

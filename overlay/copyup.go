@@ -44,6 +44,11 @@ func (fsys *FS) copyUpCounted(name string, follow bool, want amount) (copied int
 	if up, err := fsys.isUp(name, follow, want); err != nil || up {
 		return 0, err
 	}
+	return fsys.copyUpLower(name, follow, want)
+}
+
+// copyUpLower is copyUpCounted of what is in a lower, as far as anybody knows.
+func (fsys *FS) copyUpLower(name string, follow bool, want amount) (copied int64, err error) {
 	defer fsys.copying.lock(name)()
 	for range maxRaces {
 		done, copied, err := fsys.tryCopyUp(name, follow, want)

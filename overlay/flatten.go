@@ -2,6 +2,9 @@ package overlay
 
 import (
 	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"overdav/overlay/internal/at"
@@ -17,43 +20,82 @@ func (fsys *FS) flatten(path string) (copied int64, err error) {
 			fsys.events.Warning("directories of a lower are copied when they are renamed, because redirects are off")
 		})
 	}
-	err = fsys.flattenDir(path, &copied)
-	return copied, err
+	f := flattening{fsys: fsys}
+	err = f.dir(path)
+	return f.copied.Load(), err
 }
 
-// flattenDir is flatten for one directory; it adds to copied.
-func (fsys *FS) flattenDir(path string, copied *int64) error {
+// A flattening is what flatten does.
+type flattening struct {
+	fsys   *FS
+	copied atomic.Int64 // bytes
+}
+
+// dir is flatten for one directory.
+func (f *flattening) dir(path string) error {
 	for range maxRaces {
-		if err := fsys.copyUp(path, false, wholeContent); err != nil {
+		if err := f.fsys.copyUp(path, false, wholeContent); err != nil {
 			return err
 		}
-		infos, err := fsys.ReadDir(path)
+		infos, err := f.fsys.ReadDir(path)
 		if err != nil {
 			return err
 		}
-		for _, info := range infos {
-			if err := fsys.flattenMember(joinPath(path, info.name), info, copied); err != nil {
-				return err
-			}
+		if err := f.members(path, infos); err != nil {
+			return err
 		}
-		if err := fsys.makeOpaque(path); err != errRaced {
+		if err := f.fsys.makeOpaque(path); err != errRaced {
 			return err
 		}
 	}
 	return errRaced
 }
 
-func (fsys *FS) flattenMember(path string, info *Info, copied *int64) error {
-	var err error
-	if info.IsDir() {
-		err = fsys.flattenDir(path, copied)
-	} else {
-		var n int64
-		n, err = fsys.copyUpCounted(path, false, wholeContent)
-		*copied += n
+// members flattens the members of a directory: files first, several at a time where
+// there are many, and then the directories, one after the other.
+func (f *flattening) members(path string, infos []*Info) error {
+	dirs := slices.DeleteFunc(slices.Clone(infos), func(info *Info) bool { return !info.IsDir() })
+	files := slices.DeleteFunc(infos, (*Info).IsDir)
+	var next atomic.Int64
+	var failed atomic.Bool
+	var copiers sync.WaitGroup
+	errs := make([]error, min(maxCopiers, 1+len(files)/filesForOther))
+	for i := range errs {
+		copiers.Go(func() {
+			for n := next.Add(1) - 1; n < int64(len(files)) && !failed.Load(); n = next.Add(1) - 1 {
+				if errs[i] = f.file(path, files[n]); errs[i] != nil {
+					failed.Store(true)
+					return
+				}
+			}
+		})
 	}
+	copiers.Wait()
+	err := errors.Join(errs...)
+	for i := 0; i < len(dirs) && err == nil; i++ {
+		err = unlessDeleted(f.dir(joinPath(path, dirs[i].name)))
+	}
+	return err
+}
+
+// filesForOther are so many that another copier is worth its while.
+const filesForOther = 32
+
+// file copies a member of the directory path up that is no directory.
+func (f *flattening) file(path string, info *Info) error {
+	copyUp := f.fsys.copyUpCounted
+	if info.Layer() != 0 {
+		copyUp = f.fsys.copyUpLower
+	}
+	n, err := copyUp(joinPath(path, info.name), false, wholeContent)
+	f.copied.Add(n)
+	return unlessDeleted(err)
+}
+
+// unlessDeleted is nil for what was deleted meanwhile.
+func unlessDeleted(err error) error {
 	if errors.Is(err, syscall.ENOENT) {
-		return nil // deleted meanwhile
+		return nil
 	}
 	return err
 }
