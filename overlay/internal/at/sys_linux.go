@@ -80,17 +80,30 @@ func sysClose(fd int) error { return unix.Close(fd) }
 
 const statxMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME | unix.STATX_MNT_ID
 
+// A cString is a name as the kernel takes it, of a file or an attribute, which have
+// 255 bytes at most. One on the stack costs no allocation.
+type cString [unix.NAME_MAX + 1]byte
+
+// set sets an empty cString.
+// Errors: ENAMETOOLONG, EINVAL.
+func (c *cString) set(s string) error {
+	if len(s) >= len(c) {
+		return unix.ENAMETOOLONG
+	}
+	if strings.IndexByte(s, 0) >= 0 {
+		return unix.EINVAL
+	}
+	copy(c[:], s)
+	return nil
+}
+
 // sysStat looks name up in a directory; "" is the open file itself. A listing
 // makes one call for each name: nothing of it is allocated.
 func sysStat(dirfd int, name string, st *Stat) error {
-	var path [unix.NAME_MAX + 1]byte
-	if len(name) >= len(path) {
-		return unix.ENAMETOOLONG
+	var path cString
+	if err := path.set(name); err != nil {
+		return err
 	}
-	if strings.IndexByte(name, 0) >= 0 {
-		return unix.EINVAL
-	}
-	copy(path[:], name)
 	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
 	if name == "" {
 		flags |= unix.AT_EMPTY_PATH
@@ -199,17 +212,17 @@ func xattrCall(call uintptr, dirfd int, name string, p unsafe.Pointer, args *xat
 	if noXattrat.Load() || unsafe.Sizeof(args) != 8 {
 		return 0, unix.ENOSYS
 	}
-	path, err := unix.BytePtrFromString(name)
-	if err != nil {
+	var path cString
+	if err := path.set(name); err != nil {
 		return 0, err
 	}
 	var n uintptr
 	var errno syscall.Errno
 	if args != nil {
-		n, _, errno = unix.Syscall6(call, uintptr(dirfd), uintptr(unsafe.Pointer(path)), unix.AT_SYMLINK_NOFOLLOW,
+		n, _, errno = unix.Syscall6(call, uintptr(dirfd), uintptr(unsafe.Pointer(&path[0])), unix.AT_SYMLINK_NOFOLLOW,
 			uintptr(p), uintptr(unsafe.Pointer(args)), uintptr(size))
 	} else {
-		n, _, errno = unix.Syscall6(call, uintptr(dirfd), uintptr(unsafe.Pointer(path)), unix.AT_SYMLINK_NOFOLLOW,
+		n, _, errno = unix.Syscall6(call, uintptr(dirfd), uintptr(unsafe.Pointer(&path[0])), unix.AT_SYMLINK_NOFOLLOW,
 			uintptr(p), uintptr(size), 0)
 	}
 	if errno == unix.ENOSYS {
@@ -229,14 +242,14 @@ const maxXattrValue = 64 << 10
 // sysGetxattr reads an attribute of a name without opening it; ENOSYS where
 // the kernel cannot.
 func sysGetxattr(dirfd int, name, attr string) ([]byte, error) {
-	attrName, err := unix.BytePtrFromString(attr)
-	if err != nil {
+	var attrName cString
+	if err := attrName.set(attr); err != nil {
 		return nil, err
 	}
 	buf := make([]byte, 256)
 	for {
 		args := xattrArgs{value: unsafe.Pointer(&buf[0]), size: uint32(len(buf))}
-		n, err := xattrCall(sysGetxattrat, dirfd, name, unsafe.Pointer(attrName), &args, xattrArgsSize)
+		n, err := xattrCall(sysGetxattrat, dirfd, name, unsafe.Pointer(&attrName[0]), &args, xattrArgsSize)
 		if err == nil {
 			return buf[:n], nil
 		}
@@ -249,34 +262,34 @@ func sysGetxattr(dirfd int, name, attr string) ([]byte, error) {
 
 // sysHasXattr is sysGetxattr without the value.
 func sysHasXattr(dirfd int, name, attr string) error {
-	attrName, err := unix.BytePtrFromString(attr)
-	if err != nil {
+	var attrName cString
+	if err := attrName.set(attr); err != nil {
 		return err
 	}
-	_, err = xattrCall(sysGetxattrat, dirfd, name, unsafe.Pointer(attrName), &xattrArgs{}, xattrArgsSize)
+	_, err := xattrCall(sysGetxattrat, dirfd, name, unsafe.Pointer(&attrName[0]), &xattrArgs{}, xattrArgsSize)
 	return err
 }
 
 // sysSetxattr sets an attribute of a name without opening it; ENOSYS where the
 // kernel cannot.
 func sysSetxattr(dirfd int, name, attr string, value []byte) error {
-	attrName, err := unix.BytePtrFromString(attr)
-	if err != nil {
+	var attrName cString
+	if err := attrName.set(attr); err != nil {
 		return err
 	}
 	args := xattrArgs{value: unsafe.Pointer(unsafe.SliceData(value)), size: uint32(len(value))}
-	_, err = xattrCall(sysSetxattrat, dirfd, name, unsafe.Pointer(attrName), &args, xattrArgsSize)
+	_, err := xattrCall(sysSetxattrat, dirfd, name, unsafe.Pointer(&attrName[0]), &args, xattrArgsSize)
 	return err
 }
 
 // sysRemovexattr removes an attribute of a name without opening it; ENOSYS
 // where the kernel cannot.
 func sysRemovexattr(dirfd int, name, attr string) error {
-	attrName, err := unix.BytePtrFromString(attr)
-	if err != nil {
+	var attrName cString
+	if err := attrName.set(attr); err != nil {
 		return err
 	}
-	_, err = xattrCall(sysRemovexattrat, dirfd, name, unsafe.Pointer(attrName), nil, 0)
+	_, err := xattrCall(sysRemovexattrat, dirfd, name, unsafe.Pointer(&attrName[0]), nil, 0)
 	return err
 }
 
