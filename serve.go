@@ -52,6 +52,10 @@ func serve(e env, args []string) (err error) {
 	all.warnOfSecrets(c.secrets(configFileOf("serve", args, e.getenv)), log)
 	all.warnOfOverlaps(log)
 
+	// A log that nobody reads any more (serve | tee, and Ctrl-C ends both) is no
+	// reason to die in the middle of an upload: writing it fails, that is all.
+	signal.Ignore(syscall.SIGPIPE)
+
 	// The first signal asks to finish; stopListening puts the default back, so
 	// that the second one ends the process.
 	ctx, stopListening := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

@@ -99,6 +99,38 @@ func TestStopFinishesUploadsInFlight(t *testing.T) {
 	stagingIsEmpty(t, l)
 }
 
+// Ctrl-C ends "overdav serve | tee log" as a whole, tee at once: what overdav
+// then writes is read by nobody, and uploads are finished all the same.
+func TestStopWhenNobodyReadsTheLog(t *testing.T) {
+	l, args := newShare(t)
+	reader, log, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(openDir(t), append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
+	cmd.Args = append([]string{"sh", "-c", `exec "$0" "$@" 2>&3 3>&-`, cmd.Path}, cmd.Args[1:]...)
+	cmd.Path, cmd.ExtraFiles = "/bin/sh", []*os.File{log}
+	s := startServer(t, cmd)
+	for _, f := range cmd.ExtraFiles {
+		f.Close()
+	}
+	u := s.begin("a", 10)
+	reader.Close()
+	s.signal(syscall.SIGINT)
+	s.awaitDeaf()
+	if _, err := io.WriteString(u.body, "0123456789"); err != nil {
+		t.Fatal(err)
+	}
+	u.body.Close()
+	if got := <-u.result; got != "204 No Content" {
+		t.Errorf("PUT during the stop: %s", got)
+	}
+	if state := s.wait(); !state.Success() {
+		t.Errorf("the program ended with %v", state)
+	}
+	stagingIsEmpty(t, l)
+}
+
 func TestStopCutsOffWhatDoesNotEnd(t *testing.T) {
 	l, args := newShare(t)
 	s := serve(t, append(args, "--stop-timeout", "50ms")...)
