@@ -78,11 +78,7 @@ func Open(o Options) (*FS, error) {
 		if err := fsys.startQuota(); err != nil {
 			return nil, layersError("upper: %w", err)
 		}
-		tell := fsys.events.Purging
-		if tell == nil {
-			tell = func(bool) {}
-		}
-		go fsys.staging.purger(tell)
+		go fsys.staging.purger(fsys.purging)
 		if err := fsys.finishMove(); err != nil {
 			return nil, err
 		}
@@ -95,6 +91,13 @@ func Open(o Options) (*FS, error) {
 func (fsys *FS) warn(message string) {
 	if fsys.events.Warning != nil {
 		fsys.events.Warning(message)
+	}
+}
+
+// purging raises the event.
+func (fsys *FS) purging(begins bool) {
+	if fsys.events.Purging != nil {
+		fsys.events.Purging(begins)
 	}
 }
 
