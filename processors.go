@@ -30,7 +30,7 @@ type processors struct {
 
 const (
 	// quiet is for how long nothing may want all processors before there is one.
-	quiet = 100 * time.Millisecond
+	quiet = 50 * time.Millisecond
 	// shortRequest is up to when a request does not want all processors.
 	shortRequest = 5 * time.Millisecond
 )
