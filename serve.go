@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/term"
 )
 
 // serve serves until it is told to stop.
@@ -58,12 +59,18 @@ func serve(e env, args []string) (err error) {
 
 	// The first signal asks to finish; stopListening puts the default back, so
 	// that the second one ends the process.
-	ctx, stopListening := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	file := configFileOf("serve", args, e.getenv)
+	// From a terminal and without a file to be read again SIGHUP says that the
+	// terminal was closed, unless nohup(1) has it ignored.
+	hangUp := file == "" && term.IsTerminal(int(os.Stdin.Fd()))
+	ctx, stopListening := notifyOfStop(hangUp && !signal.Ignored(syscall.SIGHUP))
 	defer stopListening()
 	reload := newReloads(c, func() (Config, error) { return configure("serve", args, e.getenv, io.Discard) }, log)
 	reload.add(audit.reload)
 	reload.add(door.reload)
-	defer reload.start()()
+	if !hangUp {
+		defer reload.start()()
+	}
 
 	// Listening comes first, so that an address in use leaves the disk alone.
 	socks, err := listen(c)
@@ -99,7 +106,7 @@ func serve(e env, args []string) (err error) {
 		return err
 	}
 	defer stop()
-	if err := newSandbox(c, configFileOf("serve", args, e.getenv), all).enter(c, log); err != nil {
+	if err := newSandbox(c, file, all).enter(c, log); err != nil {
 		return err
 	}
 	defer newSignpost(c, socks.served).serve(socks.plain, certs, srv.conns, log)()
@@ -107,6 +114,20 @@ func serve(e env, args []string) (err error) {
 	tellManager(log, daemon.SdNotifyReady)
 	go feedWatchdog(ctx, srv.health.check, log)
 	return srv.run(ctx, stopListening, socks.served...)
+}
+
+// notifyOfStop returns a context that a signal to stop ends; after stopListening
+// the next one ends the process. SIGHUP is one if hangUp says so, and often comes
+// twice, from the kernel and from the shell.
+func notifyOfStop(hangUp bool) (ctx context.Context, stopListening func()) {
+	if !hangUp {
+		return signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	return ctx, func() {
+		signal.Ignore(syscall.SIGHUP)
+		stop()
+	}
 }
 
 // announce tells the person who typed the command what is going on: the log

@@ -99,6 +99,46 @@ func TestStopFinishesUploadsInFlight(t *testing.T) {
 	stagingIsEmpty(t, l)
 }
 
+// Who closes the terminal in which "overdav serve DIR" runs does not want it to
+// go on behind their back.
+func TestClosedTerminalStops(t *testing.T) {
+	for name, test := range map[string]struct {
+		script string
+		stops  bool
+	}{
+		"by itself":   {`exec "$0" "$@"`, true},
+		"under nohup": {`trap "" HUP; exec "$0" "$@"`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, args := newShare(t)
+			cmd := command(openDir(t), append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
+			cmd.Args = append([]string{"sh", "-c", test.script, cmd.Path}, cmd.Args[1:]...)
+			cmd.Path, cmd.Stdin = "/bin/sh", newTerminal(t)
+			s := startServer(t, cmd)
+			u := s.begin("a", 10)
+			s.signal(syscall.SIGHUP)
+			if test.stops {
+				s.awaitDeaf()
+				s.signal(syscall.SIGHUP) // from the shell, after the kernel's
+			}
+			if _, err := io.WriteString(u.body, "0123456789"); err != nil {
+				t.Fatal(err)
+			}
+			u.body.Close()
+			if got := <-u.result; got != "204 No Content" {
+				t.Errorf("PUT meanwhile: %s", got)
+			}
+			if !test.stops {
+				s.must(http.StatusOK, "GET", "a", "")
+				s.stop()
+			} else if state := s.wait(); !state.Success() {
+				t.Errorf("the program ended with %v", state)
+			}
+			stagingIsEmpty(t, l)
+		})
+	}
+}
+
 // Ctrl-C ends "overdav serve | tee log" as a whole, tee at once: what overdav
 // then writes is read by nobody, and uploads are finished all the same.
 func TestStopWhenNobodyReadsTheLog(t *testing.T) {
