@@ -45,10 +45,16 @@ type claim struct {
 	want   []byte
 }
 
+// sumHeaders are those that newSummer reads, as http.Header has them.
+var sumHeaders = [...]string{"Oc-Checksum", "Content-Md5", "Digest", "Content-Digest"}
+
 // newSummer reads the checksums in the headers of an upload. Without any the
 // result is nil: whoever asks for checksums sends them, and others need not wait
 // for them. Algorithms we do not know are passed over.
 func newSummer(h http.Header) (*summer, error) {
+	if !slices.ContainsFunc(sumHeaders[:], func(name string) bool { return len(h[name]) > 0 }) {
+		return nil, nil
+	}
 	s := &summer{sha1: sha1.New(), md5: md5.New()}
 	for _, value := range h.Values("OC-Checksum") {
 		if err := s.claimHex(value); err != nil {
