@@ -279,7 +279,7 @@ func serveWith(t *testing.T, files map[string]string) *share { return serve(t, f
 // A body that comes in pieces is written when the buffer is full or the body
 // over, and its own error ends the copy, whatever that is.
 func TestCopyBufferedGathers(t *testing.T) {
-	for _, size := range []int64{-1, 5, 2 * smallFile} {
+	for _, size := range []int64{-1, 5, 100 << 10, 1 << 20} {
 		for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, errors.New("gone")} {
 			body := strings.Repeat("x", int(max(size, 5)))
 			var w pieces

@@ -114,25 +114,40 @@ func (u *upload) copyAttributes() error {
 	return nil
 }
 
-// copyBuffers are of a size beyond which nothing gets faster.
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+// bodyBuffers are for bodies of up to as many bytes as they have, the last for all
+// that are longer. A large one takes few calls and makes large folios in the page
+// cache: an upload of 1 GiB takes a quarter less processor time with 1 MiB than with
+// 256 KiB, and more again with 4 MiB, which no cache holds. Small bodies, of
+// which many come at once, get small ones.
+var bodyBuffers = [...]*buffers{newBuffers(32 << 10), newBuffers(256 << 10), newBuffers(1 << 20)}
 
-// smallFile is up to where a body gets a small buffer, which smallBuffers has.
-const smallFile = 32 << 10
+// buffers are those of one size.
+type buffers struct {
+	size int64
+	pool sync.Pool
+}
 
-var smallBuffers = sync.Pool{New: func() any { return new([smallFile]byte) }}
+func newBuffers(size int64) *buffers {
+	return &buffers{size, sync.Pool{New: func() any { b := make([]byte, size); return &b }}}
+}
+
+// buffersFor are the buffers for a body of size bytes; -1 is not known.
+func buffersFor(size int64) *buffers {
+	for _, b := range bodyBuffers {
+		if size >= 0 && size <= b.size {
+			return b
+		}
+	}
+	return bodyBuffers[len(bodyBuffers)-1]
+}
 
 // copyBuffered is io.Copy of size bytes, or of as many as there are where that is
 // negative, with a buffer that is full before it is written: bodies come in
-// pieces. Small ones, of which many come at once, get a small buffer.
+// pieces.
 func copyBuffered(w io.Writer, r io.Reader, size int64) (total int64, err error) {
-	if size >= 0 && size <= smallFile {
-		buf := smallBuffers.Get().(*[smallFile]byte)
-		defer smallBuffers.Put(buf)
-		return copyWith(buf[:], w, r)
-	}
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
+	from := buffersFor(size)
+	buf := from.pool.Get().(*[]byte)
+	defer from.pool.Put(buf)
 	return copyWith(*buf, w, r)
 }
 
