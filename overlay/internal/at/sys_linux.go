@@ -507,12 +507,12 @@ func emptyPath(name string) int {
 }
 
 func sysSetTimes(dirfd int, name string, atime, mtime time.Time) error {
-	path, err := unix.BytePtrFromString(name)
-	if err != nil {
+	var path cString
+	if err := path.set(name); err != nil {
 		return err
 	}
 	times := [2]kernelTimespec{timespec(atime), timespec(mtime)}
-	_, _, errno := unix.Syscall6(utimensat, uintptr(dirfd), uintptr(unsafe.Pointer(path)),
+	_, _, errno := unix.Syscall6(utimensat, uintptr(dirfd), uintptr(unsafe.Pointer(&path[0])),
 		uintptr(unsafe.Pointer(&times)), uintptr(unix.AT_SYMLINK_NOFOLLOW|emptyPath(name)), 0, 0)
 	if errno != 0 {
 		return errno
