@@ -39,7 +39,7 @@ func (h *Handler) get(w http.ResponseWriter, rq *request) error {
 	header := w.Header()
 	header.Set("ETag", entityTag(rq.info))
 	setContentHeaders(header, rq.path.Base())
-	if rq.Header["Range"] == nil {
+	if rq.Header["Range"] == nil || rq.Method != http.MethodGet { // RFC 9110, section 14.2
 		return sendWhole(w, rq)
 	}
 	// ServeContent keeps to RFC 9110, sections 13 and 14, and sends by
@@ -203,8 +203,7 @@ func forServeContent(rq *request, modTime time.Time) *http.Request {
 
 // rangesOf is a Range header of a file of size bytes as ServeContent answers it
 // right; "" has the whole file sent. Units are compared without regard to case,
-// and others than bytes passed over (RFC 9110, sections 14.1 and 14.2). The last
-// 0 bytes cannot be sent (section 14.1.3), as what begins at the end cannot. No
+// and others than bytes passed over (RFC 9110, sections 14.1 and 14.2). No
 // Content-Range could tell what is sent of an empty file.
 func rangesOf(value string, size int64) string {
 	unit, set, _ := strings.Cut(value, "=")
@@ -216,12 +215,30 @@ func rangesOf(value string, size int64) string {
 		return ""
 	}
 	for i, spec := range specs {
-		suffix, ok := strings.CutPrefix(strings.TrimSpace(spec), "-")
-		if ok && suffix != "" && strings.Trim(suffix, "0") == "" {
-			specs[i] = strconv.FormatInt(size, 10) + "-"
-		}
+		specs[i] = rangeWithin(strings.TrimSpace(spec), size)
 	}
 	return "bytes=" + strings.Join(specs, ",")
+}
+
+// rangeWithin is one range whose numbers are not beyond the file's size, where
+// they mean the same, however long they are (RFC 9110, section 14.1.1). The last
+// 0 bytes cannot be sent (section 14.1.3), as what begins at the end cannot. What
+// is no range stays as it is.
+func rangeWithin(spec string, size int64) string {
+	first, last, ok := strings.Cut(spec, "-")
+	from, hasFirst := parseDigits(first)
+	to, hasLast := parseDigits(last)
+	if !ok || !hasFirst && first != "" || !hasLast && last != "" {
+		return spec
+	}
+	end := strconv.FormatInt(size, 10)
+	switch {
+	case hasFirst && from > size, !hasFirst && hasLast && to == 0:
+		return end + "-"
+	case hasLast && to > size:
+		return first + "-" + end
+	}
+	return spec
 }
 
 // lastModified is what the server says of a time: never later than now

@@ -41,7 +41,11 @@ type propTag struct {
 // from this package.
 func newPropTag(name xml.Name) propTag {
 	qualified, declaration := name.Local, ""
-	if name.Space != "" {
+	switch name.Space {
+	case "":
+	case nsXML: // which has one prefix, and may have no other
+		qualified = "xml:" + name.Local
+	default:
 		qualified = "x:" + name.Local
 		declaration = ` xmlns:x="` + string(appendXMLAttr(nil, name.Space)) + `"`
 		for _, b := range rootPrefixes {

@@ -79,6 +79,7 @@ func TestMultistatus(t *testing.T) {
 	m.endPropstat(200)
 	m.startPropstat()
 	m.empty(newPropTag(xml.Name{Local: "none"}))
+	m.empty(newPropTag(xml.Name{Space: nsXML, Local: "p"}))
 	m.endPropstatError(403, "cannot-modify-protected-property")
 	m.endResponse()
 	m.startResponse(Path{}, at(t, "/locked"), false)
@@ -94,7 +95,7 @@ func TestMultistatus(t *testing.T) {
 		`<D:propstat><D:prop><D:displayname>a &amp; &lt;b&gt;</D:displayname><D:getcontentlength>-1</D:getcontentlength>` +
 		`<D:getlastmodified>Fri, 01 Mar 2024 12:00:00 GMT</D:getlastmodified><D:creationdate>2024-03-01T12:00:00Z</D:creationdate>` +
 		`<x:p xmlns:x="u&#34;&lt;" xml:lang="de"><q/></x:p></D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat>` +
-		`<D:propstat><D:prop><none/></D:prop><D:status>HTTP/1.1 403 Forbidden</D:status><D:error><D:cannot-modify-protected-property/></D:error></D:propstat></D:response>` +
+		`<D:propstat><D:prop><none/><xml:p/></D:prop><D:status>HTTP/1.1 403 Forbidden</D:status><D:error><D:cannot-modify-protected-property/></D:error></D:propstat></D:response>` +
 		`<D:response><D:href>/locked</D:href><D:status>HTTP/1.1 423 Locked</D:status><D:error><D:lock-token-submitted/></D:error></D:response>` +
 		"</D:multistatus>\n"
 	if got := b.String(); got != want {

@@ -203,7 +203,7 @@ func (e *xmlElement) setAttrs(attrs []xml.Attr) error {
 func (e *xmlElement) declare(prefix, uri string) error {
 	switch {
 	case uri == "" && prefix != "",
-		strings.Contains(prefix, ":"),
+		strings.Contains(prefix, ":"), prefix != "" && !beginsName(prefix),
 		prefix == "xmlns", uri == nsXMLNS,
 		(prefix == "xml") != (uri == nsXML):
 		return fmt.Errorf("%w: declaration of the prefix %q", errBadXML, prefix)
@@ -219,7 +219,7 @@ func (e *xmlElement) declare(prefix, uri string) error {
 
 // resolve replaces the prefix of a name by its namespace.
 func (e *xmlElement) resolve(name xml.Name, element bool) (xml.Name, error) {
-	if strings.Contains(name.Local, ":") || name.Space == "xmlns" {
+	if strings.Contains(name.Local, ":") || name.Space == "xmlns" || name.Space != "" && !beginsName(name.Local) {
 		return xml.Name{}, fmt.Errorf("%w: name %q", errBadXML, name.Local)
 	}
 	if name.Space == "" && !element {
@@ -230,6 +230,17 @@ func (e *xmlElement) resolve(name xml.Name, element bool) (xml.Name, error) {
 		return xml.Name{}, fmt.Errorf("%w: unbound prefix %q", errBadXML, name.Space)
 	}
 	return xml.Name{Space: uri, Local: name.Local}, nil
+}
+
+// beginsName reports whether a name can begin as s does (NCName, Namespaces in XML
+// 1.0, section 4). encoding/xml asks that of whole names alone, so that behind a
+// colon there may be "1" or "-".
+func beginsName(s string) bool {
+	if c := s[0] | 0x20; 'a' <= c && c <= 'z' || s[0] == '_' {
+		return true
+	}
+	_, err := xml.NewDecoder(strings.NewReader("<" + s + "/>")).RawToken()
+	return err == nil
 }
 
 // lookup returns what prefix is bound to at e, and the element that binds it;
