@@ -119,6 +119,9 @@ func (a *audit) note(rec *record, r *http.Request, answer http.Header) {
 	if destination := r.Header.Get("Destination"); destination != "" {
 		e.Str("destination", pathOf(destination))
 	}
+	if rec.about != "" {
+		e.Str("about", rec.about)
+	}
 	e.Int(keyStatus, rec.status).Int64(keyBytes, rec.received)
 	if token := lockToken(r, answer); token != "" {
 		e.Str("lock", tokenHash(token))

@@ -352,14 +352,45 @@ func TestSettings(t *testing.T) {
 	c := defaultConfig()
 	reached := make(map[string]bool)
 	for _, s := range settings {
-		if !s.value(&c).CanSet() {
-			t.Errorf("--%s: no field has the key %s", s.flag, s.key)
+		for _, key := range s.keys(&c) {
+			if !valueAt(&c, key).CanSet() {
+				t.Errorf("--%s: no field has the key %s", s.flag, key)
+			}
 		}
 		reached[s.key[strings.LastIndex(s.key, ".")+1:]] = true
 	}
 	for _, key := range keys(reflect.TypeFor[Config]()) {
 		if only := slices.Contains(fileOnly, key); only == reached[key] {
 			t.Errorf("%s is set by a flag: %t, by the file alone: %t", key, reached[key], only)
+		}
+	}
+}
+
+// Who starts the server with --read-only wants nothing to be changed, in any share.
+func TestReadOnlyIsForEveryShare(t *testing.T) {
+	const text = "shares:\n  - { path: /a, lower: [/l] }\n  - { path: /b, lower: [/n], read_only: true }\n  - { path: /c, lower: [/m] }\n"
+	file := writeConfig(t, text)
+	for _, test := range []struct {
+		name, variable string
+		args           []string
+		want           []bool
+	}{
+		{"the file", "", nil, []bool{false, true, false}},
+		{"a flag", "", []string{"--read-only"}, []bool{true, true, true}},
+		{"a variable", "true", nil, []bool{true, true, true}},
+		{"a flag over a variable", "true", []string{"--read-only=false"}, []bool{false, false, false}},
+	} {
+		c, err := configure("serve", append(test.args, "--config", file), getenv("OVERDAV_READ_ONLY", test.variable), io.Discard)
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		var got []bool
+		for _, s := range c.Shares {
+			got = append(got, s.ReadOnly)
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: read-only are %v, want %v", test.name, got, test.want)
 		}
 	}
 }

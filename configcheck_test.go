@@ -19,7 +19,7 @@ tls:
   cert: none.pem
   key: none.key
   client_ca: none.ca
-users: [{ name: alice }]
+users: [{ name: alice }, { name: Alice }]
 shares:
   - path: /a
     lower: [low, none]
@@ -46,6 +46,7 @@ shares:
 		mustMkdir(t, dir, name)
 	}
 	want := strings.ReplaceAll(`FILE:2:1: landlock: "perhaps" is not one of try, require, off
+FILE:9:28: users[1].name: users[0] is called "alice" already; capitals make no difference
 FILE:23:5: shares[3].upper: {user} must be the whole name of a directory above; write it as in /var/lib/overdav/{user}/upper
 FILE:26:5: shares[4].upper: shares[2] has the same; each share keeps its changes in an upper of its own
 FILE:3:35: auth.admins: ghost is nowhere in users; add it there, or correct it here

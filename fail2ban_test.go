@@ -97,6 +97,22 @@ func TestFail2banItselfFindsTheAddressAndNoOther(t *testing.T) {
 	}
 }
 
+// A client of a Unix socket that nobody named has no address, and none is made up.
+func TestAuthFailLineOfNobodyKnowsWhom(t *testing.T) {
+	var buf bytes.Buffer
+	log := newLog(LogConfig{Level: "info", Format: "json"}, &buf)
+	r := httptest.NewRequest("GET", "/", nil)
+	r.RemoteAddr = "@"
+	rec := newRecord(r, nil)
+	rec.authFailed(&log, "bob", "bad-credentials")
+	if want := `{"level":"warn","ip":"","port":0,"user":"bob",`; !strings.HasPrefix(buf.String(), want) {
+		t.Errorf("got %s, want %s first", &buf, want)
+	}
+	if failregex(t).Match(bytes.TrimSpace(buf.Bytes())) {
+		t.Error("fail2ban finds somebody to ban in it")
+	}
+}
+
 // People read the same line as the words that fail2ban's users know.
 func TestAuthFailLineForPeople(t *testing.T) {
 	var buf bytes.Buffer

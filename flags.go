@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 )
 
@@ -20,13 +21,13 @@ type setting struct {
 }
 
 // settings are in the order in which help shows them. Those of a share set the
-// first, and in this version only, one.
+// first, but for one: who says that nothing is to be changed means every share.
 var settings = []setting{
 	{"listen", "listen", "serve on `ADDR`, host:port or unix:PATH (127.0.0.1:8080)"},
 	{"lower", "shares[0].lower", "serve `DIR`, which is never changed; repeat it to stack more, topmost first"},
 	{"upper", "shares[0].upper", "keep changes in `DIR` (a directory below the user's state directory)"},
 	{"work", "shares[0].work", "build changes in `DIR`, on upper's file system (beside upper)"},
-	{"read-only", "shares[0].read_only", "change nothing"},
+	{"read-only", "shares[].read_only", "change nothing, in any share"},
 	{"xattr", "shares[0].xattr", "write marks as `CLASS` auto, trusted or user (auto: trusted for root)"},
 	{"redirect-dir", "shares[0].redirect_dir", "`on|off` rename a directory of the lower by a mark, or copy it (on)"},
 	{"metacopy", "shares[0].metacopy", "`on|off` leave a file's content in the lower until it is written to (off)"},
@@ -43,14 +44,27 @@ func (s setting) env() string {
 	return "OVERDAV_" + strings.ToUpper(strings.ReplaceAll(s.flag, "-", "_"))
 }
 
-// value returns the setting's place in c.
-func (s setting) value(c *Config) reflect.Value {
+// keys are the full names in c of what the setting sets: one, or one of each share.
+func (s setting) keys(c *Config) (keys []string) {
+	before, after, every := strings.Cut(s.key, "[]")
+	if !every {
+		return []string{s.key}
+	}
+	for i := range c.Shares {
+		keys = append(keys, fmt.Sprintf("%s[%d]%s", before, i, after))
+	}
+	return keys
+}
+
+// valueAt returns the place in c that has the full name key, one of setting.keys.
+func valueAt(c *Config, key string) reflect.Value {
 	v := reflect.ValueOf(c).Elem()
-	for part := range strings.SplitSeq(s.key, ".") {
-		name, first := strings.CutSuffix(part, "[0]")
+	for part := range strings.SplitSeq(key, ".") {
+		name, index, listed := strings.Cut(strings.TrimSuffix(part, "]"), "[")
 		v, _ = fieldByKey(v, name) // settings are all in Config: TestSettings
-		if first {
-			v = v.Index(0)
+		if listed {
+			i, _ := strconv.Atoi(index) // keys wrote it
+			v = v.Index(i)
 		}
 	}
 	return v
@@ -85,8 +99,10 @@ func configureFrom(cmd string, args []string, getenv func(string) string, help i
 		}
 		if texts != nil {
 			err := s.set(&c, where, texts)
-			maps.DeleteFunc(o, func(key string, _ origin) bool { return strings.HasPrefix(key, s.key+"[") }) // of a list that is replaced
-			o[s.key] = origin{where: where, wrong: err != nil}
+			for _, set := range s.keys(&c) {
+				maps.DeleteFunc(o, func(key string, _ origin) bool { return strings.HasPrefix(key, set+"[") }) // of a list that is replaced
+				o[set] = origin{where: where, wrong: err != nil}
+			}
 			errs = append(errs, err)
 		}
 	}
@@ -127,7 +143,7 @@ func configFileOf(cmd string, args []string, getenv func(string) string) string 
 
 func (s setting) isBool() bool {
 	c := defaultConfig()
-	return s.value(&c).Kind() == reflect.Bool
+	return valueAt(&c, s.keys(&c)[0]).Kind() == reflect.Bool
 }
 
 // set stores texts, the whole of a list or the last of several values.
@@ -135,13 +151,13 @@ func (s setting) set(c *Config, where string, texts []string) error {
 	if len(c.Shares) == 0 { // the file says so, which check reports
 		c.Shares = []ShareConfig{defaultShare()}
 	}
-	v := s.value(c)
-	if v.Kind() == reflect.Slice {
-		v.Set(reflect.ValueOf(texts))
-		return nil
-	}
-	if err := setScalar(v, texts[len(texts)-1]); err != nil {
-		return &ConfigError{Where: where, Problem: err.Error()}
+	for _, key := range s.keys(c) {
+		v := valueAt(c, key)
+		if v.Kind() == reflect.Slice {
+			v.Set(reflect.ValueOf(texts))
+		} else if err := setScalar(v, texts[len(texts)-1]); err != nil {
+			return &ConfigError{Where: where, Problem: err.Error()}
+		}
 	}
 	return nil
 }

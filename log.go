@@ -26,7 +26,7 @@ const (
 	keyCopiedUp = "copied_up" // bytes of files that a request had copied up; absent for none
 	keyDur      = "dur"       // milliseconds
 	keyID       = "id"        // of the request, since the start
-	keyIP       = "ip"        // of who could not log in
+	keyIP       = "ip"        // of who could not log in; empty when nobody knows
 	keyKey      = "key"       // of the configuration
 	keyLayer    = "layer"     // upper, or lower and its number, the topmost 1
 	keyMethod   = "method"    // of the request
@@ -111,6 +111,7 @@ type record struct {
 	status         int            // of the response; 0 until it begins
 	sent, received int64          // bytes of the bodies
 	copiedUp       int64          // bytes of files of lowers, because of it
+	about          string         // what our own interface was asked to change, for the audit
 	layer          int            // that the answer of a reading is from, 1 is upper; 0: not known
 	quiet          bool           // its line is of use to nobody who does not look for it
 }
@@ -209,7 +210,11 @@ func (rec *record) authFailed(log *zerolog.Logger, user, reason string) {
 	if e == nil {
 		return
 	}
-	e.Str(keyIP, rec.client.Addr().String()).Uint16(keyPort, rec.client.Port()).
+	ip := "" // of a client of a Unix socket that nobody named
+	if rec.client.IsValid() {
+		ip = rec.client.Addr().String()
+	}
+	e.Str(keyIP, ip).Uint16(keyPort, rec.client.Port()).
 		Str(keyUser, user[:min(len(user), longest)]).Str(keyReason, reason).Msg("auth-fail")
 }
 

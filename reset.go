@@ -25,6 +25,7 @@ func reset(e env, args []string) error {
 	if err != nil {
 		return err
 	}
+	user = foldUser(user)
 	c, err := configure("reset", rest, e.getenv, e.stdout)
 	if err != nil {
 		return err
@@ -274,11 +275,29 @@ type resetJSON struct {
 	User  string `json:"user"`
 }
 
+// about is what the audit says of it.
+func (j *resetJSON) about() string {
+	if j.User == "" {
+		return j.Share
+	}
+	return j.Share + " of " + j.User
+}
+
+// foldUser is name as users are called; what no user can be called stays as it is.
+func foldUser(name string) string {
+	if folded, ok := auth.FoldName(name); ok || folded == auth.Anonymous {
+		return folded
+	}
+	return name
+}
+
 func (api *resetAPI) serve(w http.ResponseWriter, r *http.Request) {
 	var wanted resetJSON
 	if !readJSON(w, r, &wanted, `the body has to be {"share": "/path", "user": "name"}`) {
 		return
 	}
+	wanted.User = foldUser(wanted.User)
+	recordOf(r.Context()).about = wanted.about()
 	if !api.door.mayReset(r, wanted.User) {
 		if mayIdentify(w.Header(), r) {
 			writeError(w, http.StatusUnauthorized, "say who you are to reset something")
@@ -288,12 +307,17 @@ func (api *resetAPI) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s := api.shares.at(wanted.Share)
-	if s == nil || !api.door.mayKnow(r, slices.Index(api.shares, s)) {
+	place := slices.Index(api.shares, s)
+	if s == nil || !api.door.mayKnow(r, place) {
 		writeError(w, http.StatusNotFound, "no such share")
 		return
 	}
 	if err := s.checkReset(wanted.User); err != nil {
 		writeError(w, http.StatusUnprocessableEntity, err.Error())
+		return
+	}
+	if !api.door.mayThrowAway(r, place, s.layers.perUser(), wanted.User) {
+		writeError(w, http.StatusForbidden, "who may not delete there may throw nothing away")
 		return
 	}
 	switch err := s.reset(r.Context(), wanted.User); {
@@ -440,14 +464,31 @@ func (d *door) mayKnow(r *http.Request, place int) bool {
 }
 
 // mayReset says whether who makes r may reset what is user's, or, with "", what
-// all users have in common.
+// all users have in common, as far as it is a matter of names.
 func (d *door) mayReset(r *http.Request, user string) bool {
 	p, id := d.policy.Load(), auth.From(r.Context())
 	switch {
 	case !p.asks:
-		return true // nobody is anybody, and everybody can delete everything
+		return true // nobody is anybody: the rules decide
 	case id.IsAnonymous(), id.Scope != nil:
 		return false
 	}
 	return id.Name == user || p.isAdmin(id)
+}
+
+// mayThrowAway says whether the rules of the share of that number let who makes r
+// throw away what was changed there: all that can be there, or, where each user has
+// an upper of his own, what he has made himself, and so could delete. To reset is to
+// delete: who may only read, or only add, may not. Admins may whatever rules say.
+// Without users, what belongs to a name is nobody's.
+func (d *door) mayThrowAway(r *http.Request, place int, ofUsers bool, user string) bool {
+	p, id := d.policy.Load(), auth.From(r.Context())
+	if p.asks && p.isAdmin(id) {
+		return true
+	}
+	view := p.rules[place].rules.For(id, p.rules[place].path)
+	if ofUsers {
+		return id.Name == user && view.Somewhere(auth.RightDelete)
+	}
+	return view.Rights(".") == auth.RightsAll && view.Uniform(".")
 }

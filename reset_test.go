@@ -4,9 +4,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"overdav/auth"
 )
 
 // The answer comes when the old upper is out of sight, not when it is deleted; and
@@ -54,9 +57,16 @@ func TestResetDoesNotWaitForTheDeleting(t *testing.T) {
 }
 
 // resetServer is a share with the API before it; who is not "" gives a name.
-func resetServer(s *share, asks bool) http.Handler {
+func resetServer(s *share, asks bool, access ...auth.Rule) http.Handler {
 	d := &door{log: discardLog()}
-	d.policy.Store(&policy{asks: asks, admins: map[string]bool{"boss": true}, rules: []shareRules{{path: "/"}}})
+	rules := shareRules{path: "/", anonymous: true}
+	if access != nil {
+		var err error
+		if rules.rules, err = auth.NewRules(access); err != nil {
+			panic(err)
+		}
+	}
+	d.policy.Store(&policy{asks: asks, admins: map[string]bool{"boss": true}, rules: []shareRules{rules}})
 	mux := http.NewServeMux()
 	(&resetAPI{shares{s}, d}).addTo(mux)
 	mux.Handle("/", s)
@@ -130,6 +140,52 @@ func TestResetOfWhatAllShare(t *testing.T) {
 	wantAs(t, resetServer(s, true), 204, "boss", "POST", resetPath, `{"share": "/"}`, "", "Content-Type", "application/json")
 }
 
+// To reset is to delete: it is nothing for who may not delete by the rules, nor,
+// without users, for anybody with what belongs to a name.
+func TestResetIsForThoseWhoMayDelete(t *testing.T) {
+	everybody := []string{"*", auth.Anonymous}
+	readOnly := auth.Rule{Users: everybody, Allow: auth.RightsRead}
+	addOnly := auth.Rule{Users: everybody, Allow: auth.RightsRead | auth.RightCreate}
+	writable := auth.Rule{Users: everybody, Allow: auth.RightsAll}
+	closed := auth.Rule{Users: everybody, Paths: []string{"/docs/closed"}, Allow: 0}
+	const json = "application/json"
+
+	own, _ := userShare(t, nil)
+	wantAs(t, own, 204, "alice", "PUT", "/a", "alice", "")
+	wantAs(t, own, 204, "", "PUT", "/a", "nobody", "")
+	for _, test := range []struct {
+		user, whose string
+		asks        bool
+		want        int
+		rules       []auth.Rule
+	}{
+		{"alice", "alice", true, 403, []auth.Rule{readOnly}},
+		{"alice", "alice", true, 403, []auth.Rule{addOnly}},
+		{"", "alice", false, 403, nil},
+		{"", "anonymous", false, 403, []auth.Rule{readOnly}},
+	} {
+		wantAs(t, resetServer(own, test.asks, test.rules...), test.want, test.user, "POST", resetPath, `{"share": "/", "user": "`+test.whose+`"}`, "", "Content-Type", json)
+	}
+	wantAs(t, own, 200, "alice", "GET", "/a", "", "alice")
+	wantAs(t, own, 200, "", "GET", "/a", "", "nobody")
+	wantAs(t, resetServer(own, true, closed, writable), 204, "alice", "POST", resetPath, `{"share": "/", "user": "Alice"}`, "", "Content-Type", json)
+	wantAs(t, own, 200, "alice", "GET", "/a", "", "lower")
+	wantAs(t, resetServer(own, false, closed, writable), 204, "", "POST", resetPath, `{"share": "/", "user": "anonymous"}`, "", "Content-Type", json)
+	wantAs(t, own, 200, "", "GET", "/a", "", "lower")
+
+	common, _ := userShare(t, func(c *ShareConfig) {
+		c.Upper = filepath.Join(filepath.Dir(c.Lower[0]), "users", "upper")
+		mustMkdir(t, filepath.Dir(c.Upper), "upper")
+	})
+	wantAs(t, common, 204, "", "PUT", "/a", "changed", "")
+	for _, rules := range [][]auth.Rule{{readOnly}, {addOnly}, {closed, writable}} {
+		wantAs(t, resetServer(common, false, rules...), 403, "", "POST", resetPath, `{"share": "/"}`, "", "Content-Type", json)
+	}
+	wantAs(t, common, 200, "", "GET", "/a", "", "changed")
+	wantAs(t, resetServer(common, true, readOnly), 204, "boss", "POST", resetPath, `{"share": "/"}`, "", "Content-Type", json)
+	wantAs(t, common, 200, "", "GET", "/a", "", "lower")
+}
+
 func TestUppersThatNobodyUsesExpire(t *testing.T) {
 	s, users := userShare(t, func(c *ShareConfig) { c.MaxOpen = 1 })
 	for _, user := range []string{"alice", "bob", "carol"} { // of whom the last one's stays open
@@ -180,6 +236,10 @@ func TestResetOnTheCommandLine(t *testing.T) {
 	try(2, "name one", "reset", "/", "--lower", s.layers.Lower[0], "--upper", s.layers.Upper)
 	try(2, "no share is at /x", "reset", "/x", "--user", "alice", "--lower", s.layers.Lower[0], "--upper", s.layers.Upper)
 	try(2, "which share", "reset", "--user", "alice")
+	wrong := slices.Clone(args)
+	wrong[3] = "no/name"
+	try(1, "no name for a directory", wrong...)
+	args[3] = "Alice" // as she may write it when she logs in
 	try(0, "is gone", args...)
 	if left, err := s.layers.users(); err != nil || len(left) > 0 {
 		t.Errorf("left are %q (%v)", left, err)

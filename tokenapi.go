@@ -163,6 +163,7 @@ func (api *tokenAPI) create(w http.ResponseWriter, r *http.Request, id auth.Iden
 	case err != nil:
 		api.fail(w, err)
 	default:
+		recordOf(r.Context()).about = "token " + made.ID
 		writeJSON(w, http.StatusCreated, madeJSON{newTokenJSON(made), secret})
 	}
 }

@@ -158,7 +158,10 @@ func loadUsers(c Config) (users *auth.Users, weak []string, err error) {
 			if u.HTPasswd != "" {
 				from = u.HTPasswd
 			}
-			if first := origin[user.Name]; first != "" {
+			switch first := origin[user.Name]; {
+			case first == from && u.HTPasswd == "":
+				continue // Config.check has refused both
+			case first != "":
 				errs = append(errs, &ConfigError{from, "", fmt.Sprintf("user %s is in %s as well; remove one", user.Name, first)})
 				continue
 			}

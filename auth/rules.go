@@ -199,16 +199,20 @@ func (v *View) Uniform(name string) bool {
 	return true
 }
 
-// SeesAnything says whether there is a right on any name, whether or not anything
-// has it. It may say yes where several rules together leave nothing, but never no
-// where something is left.
-func (v *View) SeesAnything() bool {
+// SeesAnything says whether there is a right on any name, as Somewhere.
+func (v *View) SeesAnything() bool { return v.Somewhere(RightsAll) }
+
+// Somewhere says whether there is one of the rights on any name, whether or not
+// anything has it. It may say yes where several rules together leave nothing, but
+// never no where something is left.
+func (v *View) Somewhere(rights Right) bool {
+	rights &= v.scope.mask
 	if v.everything {
-		return v.scope.mask != 0
+		return rights != 0
 	}
 	for i, c := range v.rules {
 		for j := range c.paths {
-			if c.allow&v.scope.mask != 0 && v.reaches(i, &c.paths[j]) {
+			if c.allow&rights != 0 && v.reaches(i, &c.paths[j]) {
 				return true
 			}
 		}

@@ -252,3 +252,21 @@ func TestUppersOfUsers(t *testing.T) {
 		t.Error("the upper is still there")
 	}
 }
+
+// What all users have in common is thrown away by the server that serves it, though
+// Landlock keeps it from the directory that upper is in; the next changes find their
+// place.
+func TestResetOfWhatIsServedToAll(t *testing.T) {
+	l, args := newShare(t)
+	s := serve(t, args...)
+	s.must(http.StatusCreated, "PUT", "/new", "x")
+	s.must(http.StatusNoContent, "DELETE", "/docs", "")
+	s.must(http.StatusNoContent, "POST", "/.overdav/api/v1/reset", `{"share": "/"}`, "Content-Type", "application/json")
+	s.must(http.StatusNotFound, "GET", "/new", "")
+	s.must(http.StatusOK, "GET", "/docs/b", "")
+	s.must(http.StatusCreated, "PUT", "/newer", "y")
+	s.stop()
+	if !exists(filepath.Join(l.Upper, "newer")) || exists(filepath.Join(l.Upper, "new")) {
+		t.Error("upper does not hold what was changed since, and that alone")
+	}
+}

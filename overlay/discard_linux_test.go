@@ -1,6 +1,7 @@
 package overlay_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"overdav/overlay"
+	"overdav/overlay/internal/at"
 	"overdav/overlay/overlaytest"
 )
 
@@ -18,6 +20,21 @@ import (
 type discardRun struct {
 	anew   bool
 	served bool // by a server that died: its guard is there, and what it left in staging
+	stuck  bool // upper itself cannot be moved
+}
+
+// discarding is r on l, with hook before every change.
+func (r discardRun) discarding(l overlaytest.Layers, hook at.Hook) overlay.Discarding {
+	g := overlay.Discarding{Upper: l.Upper, Work: l.Work, Anew: r.anew, Hook: hook}
+	if r.stuck {
+		g.Hook = func(op at.Op, name string) error {
+			if op == at.OpRename && name == filepath.Base(l.Upper) {
+				return syscall.EBUSY // as of a mount
+			}
+			return hook(op, name)
+		}
+	}
+	return g
 }
 
 const (
@@ -73,8 +90,8 @@ func (r discardRun) view(t *testing.T, l overlaytest.Layers) string {
 func TestEveryFaultOfDiscard(t *testing.T) {
 	overlaytest.NeedRoot(t)
 	within := overlaytest.Within(overlaytest.Filesystem(t, "tmpfs"))
-	for _, r := range []discardRun{{anew: true}, {anew: true, served: true}, {}, {served: true}} {
-		t.Run(fmt.Sprintf("anew %v, served %v", r.anew, r.served), func(t *testing.T) {
+	for _, r := range []discardRun{{anew: true}, {anew: true, served: true}, {}, {served: true}, {anew: true, stuck: true}, {anew: true, served: true, stuck: true}} {
+		t.Run(fmt.Sprintf("anew %v, served %v, stuck %v", r.anew, r.served, r.stuck), func(t *testing.T) {
 			before := r.view(t, r.build(t, within(t)))
 			after := r.view(t, overlaytest.NewLayers(t, within(t), discardLower))
 			if before == after {
@@ -96,7 +113,7 @@ func TestEveryFaultOfDiscard(t *testing.T) {
 func (r discardRun) disturbed(t *testing.T, dir string, f *fault, before, after string) (fired bool) {
 	t.Helper()
 	l := r.build(t, dir)
-	g := overlay.Discarding{Upper: l.Upper, Work: l.Work, Anew: r.anew, Hook: f.hook}
+	g := r.discarding(l, f.hook)
 	err := g.Discard()
 	done := err == nil
 	if done {
@@ -110,6 +127,7 @@ func (r discardRun) disturbed(t *testing.T, dir string, f *fault, before, after 
 		t.Errorf("change %d, %s: %v", f.at, f.hit, err)
 	}
 	f.arm(false)
+	r.cutShort(t, l, f)
 	if r.anew {
 		if _, err := os.Stat(l.Upper); err != nil {
 			t.Errorf("change %d, %s: upper is not there: %v", f.at, f.hit, err)
@@ -132,6 +150,20 @@ func (r discardRun) disturbed(t *testing.T, dir string, f *fault, before, after 
 	return fired
 }
 
+// cutShort looks after the guard while there is a note of what is half discarded.
+func (r discardRun) cutShort(t *testing.T, l overlaytest.Layers, f *fault) {
+	t.Helper()
+	if note, err := os.ReadFile(filepath.Join(l.Work, "overdav/discarding")); err != nil || !bytes.HasSuffix(note, []byte("\n")) {
+		return
+	}
+	if err := overlay.Unlock(l.Upper, l.Work); err == nil {
+		t.Errorf("change %d, %s: half discarded, and unlocked", f.at, f.hit)
+	}
+	if _, err := os.Stat(filepath.Join(l.Work, "work/incompat/overdav")); err != nil {
+		t.Errorf("change %d, %s: half discarded, and the kernel may mount it: %v", f.at, f.hit, err)
+	}
+}
+
 func (r discardRun) finish(t *testing.T, g overlay.Discarding, f *fault) {
 	t.Helper()
 	if err := g.Delete(context.Background()); err != nil {
@@ -142,6 +174,46 @@ func (r discardRun) finish(t *testing.T, g overlay.Discarding, f *fault) {
 	}
 	if err := g.RemoveWork(); err != nil {
 		t.Errorf("change %d, %s: work: %v", f.at, f.hit, err)
+	}
+}
+
+// An upper that can neither be moved nor be emptied stays as it was; one that can be
+// emptied stays the same directory, and keeps no attribute but its permissions.
+func TestDiscardOfAnUpperThatStaysInPlace(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	r := discardRun{anew: true, stuck: true}
+	l := r.build(t, overlaytest.Within(overlaytest.Filesystem(t, "tmpfs"))(t))
+	must(t, os.Chmod(l.Upper, 0o751))
+	before := r.view(t, l)
+	must(t, syscall.Setxattr(l.Upper, "trusted.overlay.impure", []byte("y"), 0))
+	was, err := os.Stat(l.Upper)
+	must(t, err)
+	g := r.discarding(l, func(op at.Op, name string) error {
+		if op == at.OpRename && name == "own" {
+			return syscall.EPERM // as of what chattr +i keeps
+		}
+		return nil
+	})
+	if err := g.Discard(); !errors.Is(err, syscall.EPERM) {
+		t.Errorf("of what cannot be moved: %v", err)
+	}
+	must(t, overlay.Unlock(l.Upper, l.Work))
+	if got := r.view(t, l); got != before {
+		t.Errorf("what cannot be discarded shows\n%s", got)
+	}
+	must(t, r.discarding(l, func(at.Op, string) error { return nil }).Discard())
+	is, err := os.Stat(l.Upper)
+	must(t, err)
+	if !os.SameFile(was, is) || is.Mode() != was.Mode() {
+		t.Errorf("upper is another directory, or has modes %v for %v", is.Mode(), was.Mode())
+	}
+	if n, err := syscall.Getxattr(l.Upper, "trusted.overlay.impure", nil); err != syscall.ENODATA {
+		t.Errorf("a mark of what is gone is still there: %d %v", n, err)
+	}
+	bare := overlaytest.NewLayers(t, t.TempDir(), discardLower)
+	must(t, os.Chmod(bare.Upper, 0o751))
+	if got, want := r.view(t, l), r.view(t, bare); got != want {
+		t.Errorf("shows\n%s", got)
 	}
 }
 

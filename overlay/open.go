@@ -265,7 +265,7 @@ func (fsys *FS) refuseOtherMarks(path string) error {
 //     whether upper or work is in use.
 //  2. What a kernel mount forbids, in work/incompat and index, is refused. Up to
 //     here nothing was changed. Of what was made just now nobody asks.
-//  3. The lock on work.
+//  3. The lock on work. A Discard that was cut short is finished.
 //  4. Staging and work are swept of what a crash left, but for its guard.
 //  5. The file system is tried.
 //  6. The guard is set. From here on a kernel mount fails.
@@ -338,6 +338,9 @@ func (fsys *FS) refuseUsed(p *plan) error {
 // prepareUpper is takeUpper from the lock on.
 func (fsys *FS) prepareUpper(o Options, p *plan, s *staging) error {
 	if !o.Made {
+		if err := fsys.finishDiscard(p, s); err != nil {
+			return layersError("upper %q: what was to be discarded is not all gone: %w", p.upper, err)
+		}
 		if err := fsys.sweepAll(o, p, s); err != nil {
 			return err
 		}
@@ -381,10 +384,12 @@ func (fsys *FS) sweepAll(o Options, p *plan, s *staging) error {
 }
 
 // letGo takes back what a start that failed made in work: the guard too,
-// unless a move waits there that only a start can finish.
+// unless a move or a Discard waits there that only a start can finish.
 func (fsys *FS) letGo(s *staging) {
 	_ = sweep(s) // the error that led here says more
-	if _, pending, err := s.readNote(); err == nil && !pending {
+	_, pending, err := s.readNote()
+	discarding, _, derr := s.readDiscardNote()
+	if err == nil && derr == nil && !pending && discarding == "" {
 		_ = removeGuard(fsys.work) // as above
 	}
 	s.close()
@@ -422,8 +427,8 @@ func (fsys *FS) giveUUID() error {
 
 // Unlock removes the guard that a crashed server left in work, and what it
 // left in staging, so that the kernel can mount upper.
-// Errors: ErrInUse while a server runs; an interrupted move that only a start
-// of the server can finish.
+// Errors: ErrInUse while a server runs; an interrupted move or Discard that only a
+// start of the server can finish.
 func Unlock(upper, work string) error {
 	w, err := at.OpenRW(work, nil)
 	if err != nil {
@@ -453,6 +458,11 @@ func Unlock(upper, work string) error {
 	defer lock.Close()
 	if err := s.refusePending(); err != nil {
 		return err
+	}
+	if name, _, err := s.readDiscardNote(); err != nil {
+		return err
+	} else if name != "" {
+		return layersError("upper %q: a reset was cut short; start overdav on these layers once, or reset again, and it is finished", upper)
 	}
 	if err := sweep(s); err != nil {
 		return err
