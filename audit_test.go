@@ -111,6 +111,25 @@ func TestAuditHasALineForEveryChangeAndEachRefusedOne(t *testing.T) {
 	}
 }
 
+// The path of our own interface does not say what was thrown away, or made.
+func TestAuditSaysWhatWasReset(t *testing.T) {
+	own, _ := userShare(t, nil)
+	api := resetServer(own, false)
+	s, file := auditedServer(t, api.ServeHTTP)
+	const body = `{"share": "/", "user": "Anonymous"}`
+	r := httptest.NewRequest("POST", "http://127.0.0.1"+resetPath, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	if w.Code != 204 {
+		t.Fatalf("reset: %d %s", w.Code, w.Body)
+	}
+	lines := auditLines(t, file)
+	if len(lines) != 1 || lines[0]["about"] != "/ of anonymous" {
+		t.Errorf("got %v, want one line about / of anonymous", lines)
+	}
+}
+
 func TestAuditFileIsItsGroupsAndReopened(t *testing.T) {
 	s, file := auditedServer(t, func(http.ResponseWriter, *http.Request) {})
 	change := func() { s.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("DELETE", "http://127.0.0.1/a", nil)) }
