@@ -199,12 +199,12 @@ func (s *server) awaitHandlers() error {
 // ownHostOnly answers requests that were meant for this machine's loopback
 // address, or for the public name, if there is one. A page that a browser
 // loaded from elsewhere can make its host name resolve to 127.0.0.1 and would
-// then be of our origin; what it cannot do is send another Host, show our
-// certificate under its name, or connect to a Unix socket.
+// then be of our origin; what it cannot do is send another Host, or none as
+// HTTP/1.0 allows, show our certificate under its name, or connect to a Unix socket.
 func ownHostOnly(public string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := hostname(r.Host)
-		own := isLoopback(name) || public != "" && strings.EqualFold(name, public)
+		own := r.Host == "" || isLoopback(name) || public != "" && strings.EqualFold(name, public)
 		if !own && r.TLS == nil && !overUnixSocket(r) {
 			// RFC 9110, section 15.5.20
 			http.Error(w, "overdav serves this address only under a loopback name or that of public_url; start it with --anonymous to allow others", http.StatusMisdirectedRequest)

@@ -114,7 +114,7 @@ func TestOnlyLoopbackHostsUnlessAnonymous(t *testing.T) {
 	ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	for host, own := range map[string]bool{
 		"127.0.0.1:8080": true, "127.0.0.1": true, "localhost": true, "LOCALHOST.:80": true, "dav.localhost:80": true,
-		"[::1]:8080": true, "[::1]": true,
+		"[::1]:8080": true, "[::1]": true, "": true,
 		"evil.example": false, "evil.example:8080": false, "127.0.0.1.evil.example": false, "192.0.2.1": false, "localhost.example": false,
 	} {
 		for _, anonymous := range []bool{false, true} {

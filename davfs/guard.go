@@ -73,7 +73,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, m method) (*requ
 		return nil, syscall.EROFS
 	}
 	if m.noBody && hasBody(r) {
-		return nil, refuse(http.StatusUnsupportedMediaType, "the method takes no body") // RFC 4918, section 9.3
+		return nil, refuse(http.StatusUnsupportedMediaType, "the method takes no body")
 	}
 	rq := &request{Request: r, path: p, real: p, slash: slash || p.IsRoot(), permit: h.permit(r), follows: m.follows}
 	if h.opts.User != nil {

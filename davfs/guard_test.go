@@ -191,6 +191,16 @@ func TestMkcol(t *testing.T) {
 	}
 }
 
+// A body that would be ignored is refused (RFC 4918, section 8.4): it may be an
+// extension, without which the request means something else.
+func TestBodiesThatNobodyReads(t *testing.T) {
+	s := serve(t, map[string]string{"d/e/g": "2", "f": "1"})
+	for _, method := range []string{"DELETE", "MKCOL", "COPY", "MOVE", "UNLOCK"} {
+		s.want(415, method, "/d", "<x/>", "Destination: /n", "Lock-Token: <urn:x>")
+	}
+	s.wantMerged("d/ d/e/ d/e/g=2 f=1")
+}
+
 func TestDelete(t *testing.T) {
 	for _, test := range []struct {
 		name, path string

@@ -130,7 +130,7 @@ func (h *Handler) inShare(p Path) (Path, bool) {
 type method struct {
 	serve   func(*Handler, http.ResponseWriter, *request) error
 	changes bool // refused by a read-only share
-	noBody  bool // a body has no meaning: it is refused with 415
+	noBody  bool // a body has no meaning: it is refused with 415 (RFC 4918, section 8.4)
 	follows bool // a symlink as the last name is followed
 	tells   bool // the answer is of what the path names
 }
@@ -146,12 +146,12 @@ func init() {
 		"HEAD":      {serve: (*Handler).get, follows: true, tells: true},
 		"PUT":       {serve: (*Handler).put, changes: true, follows: true},
 		"PATCH":     {serve: (*Handler).patch, changes: true, follows: true},
-		"DELETE":    {serve: (*Handler).delete, changes: true},
+		"DELETE":    {serve: (*Handler).delete, changes: true, noBody: true},
 		"MKCOL":     {serve: (*Handler).mkcol, changes: true, noBody: true},
-		"COPY":      {serve: (*Handler).copy, changes: true, follows: true},
-		"MOVE":      {serve: (*Handler).move, changes: true},
+		"COPY":      {serve: (*Handler).copy, changes: true, noBody: true, follows: true},
+		"MOVE":      {serve: (*Handler).move, changes: true, noBody: true},
 		"LOCK":      {serve: (*Handler).lock, changes: true, follows: true},
-		"UNLOCK":    {serve: (*Handler).unlock, changes: true, follows: true},
+		"UNLOCK":    {serve: (*Handler).unlock, changes: true, noBody: true, follows: true},
 		"PROPFIND":  {serve: (*Handler).propfind, follows: true, tells: true},
 		"PROPPATCH": {serve: (*Handler).proppatch, changes: true, follows: true},
 	}
