@@ -57,24 +57,30 @@ func newSummer(h http.Header) (*summer, error) {
 	}
 	s := &summer{sha1: sha1.New(), md5: md5.New()}
 	for _, value := range h.Values("OC-Checksum") {
-		if err := s.claimHex(value); err != nil {
+		name, digits, _ := strings.Cut(value, ":")
+		if err := s.claim("OC-Checksum", name, digits, hex.DecodeString); err != nil {
 			return nil, err
 		}
 	}
 	if value := h.Get("Content-MD5"); value != "" {
-		if err := s.claimBase64("Content-MD5", "md5", value); err != nil {
+		if err := s.claim("Content-MD5", "md5", value, base64.StdEncoding.DecodeString); err != nil {
 			return nil, err
 		}
 	}
 	for _, element := range headerElements(h, "Digest") { // RFC 3230
 		name, value, _ := strings.Cut(element, "=")
-		if err := s.claimBase64("Digest", name, value); err != nil {
+		decode := base64.StdEncoding.DecodeString
+		if strings.EqualFold(name, "adler32") {
+			decode = hex.DecodeString // as dCache and XRootD write it
+		}
+		if err := s.claim("Digest", name, value, decode); err != nil {
 			return nil, err
 		}
 	}
 	for _, element := range headerElements(h, "Content-Digest") { // RFC 9530
 		name, value, _ := strings.Cut(element, "=")
-		if err := s.claimBase64("Content-Digest", name, strings.Trim(value, ":")); err != nil {
+		value, _, _ = strings.Cut(value, ";") // parameters, of which there are none
+		if err := s.claim("Content-Digest", name, strings.Trim(value, ": "), base64.StdEncoding.DecodeString); err != nil {
 			return nil, err
 		}
 	}
@@ -84,31 +90,16 @@ func newSummer(h http.Header) (*summer, error) {
 	return s, nil
 }
 
-// claimHex reads "SHA1:<hex>".
-func (s *summer) claimHex(value string) error {
-	name, digits, _ := strings.Cut(value, ":")
-	want, err := hex.DecodeString(strings.TrimSpace(digits))
-	if err != nil {
-		return fmt.Errorf("%w: OC-Checksum %q", errBadHeader, value)
-	}
-	return s.claim("OC-Checksum", name, want)
-}
-
-func (s *summer) claimBase64(header, name, value string) error {
-	want, err := base64.StdEncoding.DecodeString(strings.TrimSpace(value))
-	if err != nil {
-		return fmt.Errorf("%w: %s", errBadHeader, header)
-	}
-	return s.claim(header, name, want)
-}
-
-func (s *summer) claim(header, name string, want []byte) error {
+// claim takes in that the content has the checksum value, if we know the
+// algorithm: in which form those of others are written is not ours to say.
+func (s *summer) claim(header, name, value string, decode func(string) ([]byte, error)) error {
 	h := s.algorithm(strings.ToLower(strings.TrimSpace(name)))
 	if h == nil {
 		return nil
 	}
-	if len(want) != h.Size() {
-		return fmt.Errorf("%w: %s of %d bytes", errBadHeader, header, len(want))
+	want, err := decode(strings.TrimSpace(value))
+	if err != nil || len(want) != h.Size() {
+		return fmt.Errorf("%w: %s: not a sum of %.20q", errBadHeader, header, name)
 	}
 	s.claims = append(s.claims, claim{header, h, want})
 	return nil

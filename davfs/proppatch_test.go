@@ -233,6 +233,7 @@ func TestChecksums(t *testing.T) {
 		"OC-Checksum: MD5:" + md, "OC-Checksum: sha1:" + strings.ToUpper(sha), "OC-Checksum: ADLER32:084b021f",
 		"OC-Checksum: WHIRLPOOL:00", "Content-MD5: sZRqySSS0jR8YjW00mERhA==",
 		"Content-Digest: sha-256=:WJG1tSLV3whtD/CxEPvZ0hu0/HFjrzTQgoai6Eb2vgM=:",
+		"OC-Checksum: XXH:not hex", "Digest: UNIXsum=30637, adler32=084b021f", "Content-Digest: crc32c=?1",
 	} {
 		got := s.do("PUT", "/f", "hello\n", header).status
 		if got != http.StatusNoContent {
