@@ -204,7 +204,7 @@ func (s *server) awaitHandlers() error {
 func ownHostOnly(public string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := hostname(r.Host)
-		own := r.Host == "" || isLoopback(name) || public != "" && strings.EqualFold(name, public)
+		own := isLoopback(name) || r.Host == "" && !r.ProtoAtLeast(1, 1) || public != "" && strings.EqualFold(name, public)
 		if !own && r.TLS == nil && !overUnixSocket(r) {
 			// RFC 9110, section 15.5.20
 			http.Error(w, "overdav serves this address only under a loopback name or that of public_url; start it with --anonymous to allow others", http.StatusMisdirectedRequest)

@@ -114,7 +114,7 @@ func TestOnlyLoopbackHostsUnlessAnonymous(t *testing.T) {
 	ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	for host, own := range map[string]bool{
 		"127.0.0.1:8080": true, "127.0.0.1": true, "localhost": true, "LOCALHOST.:80": true, "dav.localhost:80": true,
-		"[::1]:8080": true, "[::1]": true, "": true,
+		"[::1]:8080": true, "[::1]": true,
 		"evil.example": false, "evil.example:8080": false, "127.0.0.1.evil.example": false, "192.0.2.1": false, "localhost.example": false,
 	} {
 		for _, anonymous := range []bool{false, true} {
@@ -131,6 +131,20 @@ func TestOnlyLoopbackHostsUnlessAnonymous(t *testing.T) {
 			if w.Code != want {
 				t.Errorf("Host %s, anonymous %t: status %d, want %d", host, anonymous, w.Code, want)
 			}
+		}
+	}
+}
+
+// HTTP/1.0 has no Host, and health checks send none; no page can.
+func TestHTTP10WithoutHost(t *testing.T) {
+	h := newServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), discardLog(), defaultConfig()).http.Handler
+	for minor, want := range []int{http.StatusOK, http.StatusMisdirectedRequest} {
+		r := httptest.NewRequest("OPTIONS", "/", nil)
+		r.Host, r.ProtoMinor = "", minor
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("HTTP/1.%d without Host: status %d, want %d", minor, w.Code, want)
 		}
 	}
 }
