@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/tg123/go-htpasswd"
@@ -197,7 +198,9 @@ func parseArgonCost(text string) (memory, time uint32, threads uint8, err error)
 
 // cryptSHA is what crypt(5) has of the kinds $5$ and $6$: rounds, a salt, a sum.
 // Who verifies passwords against anything else panics, at a login.
-var cryptSHA = regexp.MustCompile(`^\$(?:5|6)\$(?:rounds=([1-9][0-9]{3,8})\$)?[./0-9A-Za-z]{1,16}\$([./0-9A-Za-z]+)$`)
+var cryptSHA = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^\$(?:5|6)\$(?:rounds=([1-9][0-9]{3,8})\$)?[./0-9A-Za-z]{1,16}\$([./0-9A-Za-z]+)$`)
+})
 
 // checkCrypt refuses $5$ and $6$ hashes that are damaged or too dear. Any other
 // text passes.
@@ -205,7 +208,7 @@ func checkCrypt(text string) error {
 	if !strings.HasPrefix(text, "$5$") && !strings.HasPrefix(text, "$6$") {
 		return nil
 	}
-	parts := cryptSHA.FindStringSubmatch(text)
+	parts := cryptSHA().FindStringSubmatch(text)
 	if parts == nil || len(parts[2]) != map[byte]int{'5': 43, '6': 86}[text[1]] {
 		return errors.New("a damaged hash")
 	}

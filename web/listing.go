@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -214,12 +215,15 @@ func up(n int, slash bool) string {
 //go:embed listing.html
 var listingHTML string
 
-var listingTemplate = template.Must(template.New("listing").Funcs(template.FuncMap{
-	"visible": visible,
-	"size":    formatSize,
-	"date":    func(t time.Time) string { return t.Format(time.DateOnly) },
-	"clock":   func(t time.Time) string { return t.Format(time.TimeOnly) },
-}).Parse(listingHTML))
+// listingTemplate is parsed when the first page is asked for: a start need not wait for it.
+var listingTemplate = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("listing").Funcs(template.FuncMap{
+		"visible": visible,
+		"size":    formatSize,
+		"date":    func(t time.Time) string { return t.Format(time.DateOnly) },
+		"clock":   func(t time.Time) string { return t.Format(time.TimeOnly) },
+	}).Parse(listingHTML))
+})
 
 // render makes the body and says of what media type it is.
 func (l *listing) render(asJSON bool) (body []byte, kind string, err error) {
@@ -231,7 +235,7 @@ func (l *listing) render(asJSON bool) (body []byte, kind string, err error) {
 		return body, "application/json", err
 	}
 	var b bytes.Buffer
-	err = listingTemplate.Execute(&b, l)
+	err = listingTemplate().Execute(&b, l)
 	return b.Bytes(), "text/html; charset=utf-8", err
 }
 

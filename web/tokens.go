@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -29,10 +30,12 @@ type TokenRow struct {
 //go:embed tokens.html tokens.js tokens.css
 var tokenFiles embed.FS
 
-var tokenTemplate = template.Must(template.New("tokens.html").Funcs(template.FuncMap{
-	"visible": visible,
-	"date":    func(t time.Time) string { return t.UTC().Format(time.DateOnly) },
-}).ParseFS(tokenFiles, "tokens.html"))
+var tokenTemplate = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("tokens.html").Funcs(template.FuncMap{
+		"visible": visible,
+		"date":    func(t time.Time) string { return t.UTC().Format(time.DateOnly) },
+	}).ParseFS(tokenFiles, "tokens.html"))
+})
 
 // tokenPolicy lets the page do what it has to and nothing else.
 const tokenPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -40,7 +43,7 @@ const tokenPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; im
 // ServeHTTP answers with the page.
 func (p *TokenPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var body bytes.Buffer
-	if err := tokenTemplate.Execute(&body, p); err != nil {
+	if err := tokenTemplate().Execute(&body, p); err != nil {
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 		return
 	}
