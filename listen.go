@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -116,8 +117,12 @@ func (s *sockets) close() {
 	}
 }
 
+// listenTCP sets no keep-alive, for which Go would make four calls for each
+// connection: every wait for a client has a limit that finds out as well that it
+// is gone.
 func listenTCP(addr string) (net.Listener, error) {
-	ln, err := net.Listen("tcp", addr)
+	lc := net.ListenConfig{KeepAlive: -1}
+	ln, err := lc.Listen(context.Background(), "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, &hintError{err, "another program listens there; choose another --listen"}
 	}
