@@ -207,7 +207,17 @@ func TestConfigMistakesAreReportedTogetherWithPlaceAndRemedy(t *testing.T) {
 			want: []string{
 				"FILE:1:9: shares: want a list, each item of it behind a hyphen",
 				"FILE:2:8: users: want a list, each item of it behind a hyphen",
-				"FILE:3:18: trusted_proxies: want a list, as in [/srv/release-2, /srv/release-1]",
+				"FILE:3:18: trusted_proxies: want a list, as in [127.0.0.1, 192.0.2.0/24]",
+			},
+		},
+		{
+			name: "what is written once for all", file: "listen: &l 127.0.0.1:1\nshares:\n  - &s {lower: [/srv]}\n  - *s\n  - {<<: *s, path: /b, lower: [/b]}\n  - {path: /c, lower: [/c], upper: *l}\n",
+			want: []string{
+				"FILE:1:9: listen: anchors and aliases (& and *) are not read; write the value out, in quotes if it begins with one of them",
+				"FILE:3:5: shares[0]: anchors and aliases (& and *) are not read; write the value out, in quotes if it begins with one of them",
+				"FILE:4:5: shares[1]: anchors and aliases (& and *) are not read; write the value out, in quotes if it begins with one of them",
+				"FILE:5:6: shares[2]: merging (<<) is not read; write the keys out",
+				"FILE:6:36: shares[3].upper: anchors and aliases (& and *) are not read; write the value out, in quotes if it begins with one of them",
 			},
 		},
 		{

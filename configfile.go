@@ -99,6 +99,11 @@ func (f *configFile) where(tk *token.Token) string {
 // decode stores node in v, which key names and which is said to be at tk.
 func (f *configFile) decode(tk *token.Token, node ast.Node, v reflect.Value, key string) {
 	f.origins[key] = origin{where: f.where(tk), key: key}
+	switch node.(type) {
+	case *ast.AnchorNode, *ast.AliasNode:
+		f.errorf(node.GetToken(), key, "anchors and aliases (& and *) are not read; write the value out, in quotes if it begins with one of them")
+		return
+	}
 	switch {
 	case v.Addr().Type().Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
 		f.scalar(node, v, key)
@@ -131,6 +136,8 @@ func (f *configFile) mapping(node ast.Node, v reflect.Value, key string) {
 		full := strings.TrimPrefix(key+"."+name, ".")
 		field, ok := fieldByKey(v, name)
 		switch {
+		case name == "<<":
+			f.errorf(tk, key, "merging (<<) is not read; write the keys out")
 		case !ok:
 			if before, _, cut := strings.Cut(full, "$"); cut { // a part of a hash is not repeated
 				f.errorf(tk, before+"$...", "unknown key; between braces a comma ends a value: put a value that has commas in quotes")
@@ -179,7 +186,7 @@ func (f *configFile) sequence(node ast.Node, v reflect.Value, key string) {
 		return
 	}
 	if !ok {
-		f.errorf(node.GetToken(), key, "want a list, as in [/srv/release-2, /srv/release-1]")
+		f.errorf(node.GetToken(), key, "want a list, as in %s", listExample(key))
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), 0, len(seq.Values)))
@@ -190,6 +197,20 @@ func (f *configFile) sequence(node ast.Node, v reflect.Value, key string) {
 		}
 		f.decode(item.GetToken(), item, e, fmt.Sprintf("%s[%d]", key, i))
 		v.Set(reflect.Append(v, e))
+	}
+}
+
+// listExample is how the list at key may look.
+func listExample(key string) string {
+	switch key[strings.LastIndex(key, ".")+1:] {
+	case "lower":
+		return "[/srv/release-2, /srv/release-1]"
+	case "trusted_proxies":
+		return "[127.0.0.1, 192.0.2.0/24]"
+	case "origins":
+		return "[https://app.example.org]"
+	default:
+		return "[one, another]"
 	}
 }
 

@@ -180,6 +180,9 @@ func (m *metrics) watchShare(s *share) {
 	m.count("overdav_errors_total", "Requests that failed by the server's fault, its layers' above all.",
 		func() float64 { return float64(s.errors.Load()) }, "share", s.layers.Path)
 	gauge("overdav_locks", "Locks of clients.", func() float64 { return float64(s.countLocks()) })
+	if s.layers.Quota > 0 && !s.layers.readOnly() {
+		gauge("overdav_upper_used_bytes", "What changes take in the uppers that are open, as the quota counts it.", func() float64 { return float64(s.used()) })
+	}
 	if s.layers.perUser() {
 		gauge("overdav_uppers_open", "Users' uppers that are open.", func() float64 { return float64(len(s.trees.openTrees())) })
 	} else if s.layers.Upper != "" {

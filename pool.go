@@ -27,8 +27,9 @@ const busyTimeout = 10 * time.Second
 //
 // No lock is held while a tree is opened or closed.
 type pool struct {
-	open func(user string) (*tree, error)
-	log  zerolog.Logger
+	open   func(user string) (*tree, error)
+	onOpen func(*tree) // nil, or called with p.mu held before anybody has what was opened
+	log    zerolog.Logger
 	// closing has room for those that are closed at once: each waits for its
 	// disk in a thread.
 	closing chan struct{}
@@ -194,6 +195,8 @@ func (p *pool) fill(s *slot) {
 	defer p.mu.Unlock()
 	if s.err != nil {
 		p.goneLocked(s)
+	} else if p.onOpen != nil {
+		p.onOpen(s.tree)
 	}
 	close(s.ready)
 }

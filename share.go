@@ -40,6 +40,7 @@ type share struct {
 func newShare(l *layers, c Config, log zerolog.Logger) *share {
 	s := &share{layers: l, config: c, log: log, others: othersThan(l.Path, c), gate: newGate(c.Limits), clearer: newClearer()}
 	s.trees = newPool(s.openTree, 0, 0, log)
+	s.trees.onOpen = func(t *tree) { s.limit(t) } // one that was opened without a quota stays so
 	s.configure(l.ShareConfig)
 	return s
 }
@@ -51,15 +52,20 @@ func (s *share) configure(c ShareConfig) {
 	}
 	s.ttl.Store(int64(c.TTL))
 	s.quota.Store(int64(c.Quota))
-	limit := int64(c.Quota)
-	if limit == 0 {
-		limit = math.MaxInt64
-	}
-	for _, t := range s.trees.all() {
-		if !t.fsys.SetQuota(limit) && c.Quota > 0 && !s.layers.readOnly() {
+	for _, t := range s.trees.all() { // those that are being opened get it in the end
+		if !s.limit(t) && c.Quota > 0 && !s.layers.readOnly() {
 			s.log.Warn().Str(keyPath, s.layers.Path).Msg("an upper that is open without a quota gets it when it is opened again")
 		}
 	}
+}
+
+// limit gives t the quota that is in force, and says whether it could.
+func (s *share) limit(t *tree) bool {
+	limit := s.quota.Load()
+	if limit == 0 {
+		limit = math.MaxInt64
+	}
+	return t.fsys.SetQuota(limit)
 }
 
 // ServeHTTP answers a request for a path of the share.
@@ -218,6 +224,15 @@ func (s *share) countLocks() (n int) {
 		n += t.locks.Count()
 	}
 	return n
+}
+
+// used is what changes take in what is open, as the quota counts it.
+func (s *share) used() (used int64) {
+	for _, t := range s.trees.openTrees() {
+		n, _ := t.fsys.Used() // one that is being measured counts when it has been
+		used += n
+	}
+	return used
 }
 
 // space is the size of the file system that upper is on and what is left of it;

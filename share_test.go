@@ -174,6 +174,8 @@ func TestQuotaOfEachUser(t *testing.T) {
 		wantAs(t, s, 507, "alice", method, "/a", "", condition, "Destination", "/b")
 	}
 	wantAs(t, s, 507, "alice", "MKCOL", "/dir", "", condition)
+	wantAs(t, s, 207, "alice", "PROPPATCH", "/a", `<propertyupdate xmlns="DAV:"><set><prop><x xmlns="y">1</x></prop></set></propertyupdate>`,
+		"507 Insufficient Storage</D:status><D:error>"+condition)
 	wantAs(t, s, 507, "alice", "PATCH", "/one", "x", condition, "Content-Type", "application/x-sabredav-partialupdate", "X-Update-Range", "append")
 	wantAs(t, s, 201, "bob", "PUT", "/one", half, "")
 	wantAs(t, s, 204, "alice", "DELETE", "/a", "", "")
@@ -191,6 +193,24 @@ func TestQuotaOfEachUser(t *testing.T) {
 
 	s.configure(ShareConfig{Idle: time.Minute, MaxOpen: 10, Quota: 2 << 20})
 	wantAs(t, s, 201, "alice", "PUT", "/three", half+"x", "")
+	m := newMetrics(MetricsConfig{Listen: "127.0.0.1:0"})
+	m.watchShare(s)
+	const used = 1<<19 + 4096 + 1<<19 + 4096 + 1<<19 // alice's two files and directory, bob's file
+	if got := readMetrics(t, m)[`overdav_upper_used_bytes{share="/"}`]; got != fmt.Sprintf("%g", float64(used)) {
+		t.Errorf("used are %s bytes, want %g", got, float64(used))
+	}
+}
+
+// A quota that is put in force while an upper is being opened is that upper's too.
+func TestQuotaOfAnUpperThatIsBeingOpened(t *testing.T) {
+	s, _ := userShare(t, func(c *ShareConfig) { c.Quota = 1 << 20 })
+	open := s.trees.open
+	s.trees.open = func(user string) (*tree, error) {
+		opened, err := open(user)
+		s.configure(ShareConfig{Idle: time.Minute, MaxOpen: 10, Quota: 2 << 20})
+		return opened, err
+	}
+	wantAs(t, s, 201, "alice", "PUT", "/big", strings.Repeat("x", 3<<19), "")
 }
 
 func TestReadOnlyUppersAreNotMade(t *testing.T) {

@@ -2,7 +2,6 @@ package davfs
 
 import (
 	"encoding/xml"
-	"errors"
 	"html"
 	"io/fs"
 	"net/http"
@@ -69,16 +68,14 @@ func (h *Handler) answerPatches(w http.ResponseWriter, rq *request, patches []pr
 		}
 		seen[p.name] = true
 		var o outcome
-		var decided *protocolError
 		switch err := verdicts[p.name]; {
 		case len(verdicts) == 0:
 			o.status = http.StatusOK
 		case err == nil:
 			o.status = http.StatusFailedDependency
-		case errors.As(err, &decided):
-			o = outcome{decided.status, decided.condition}
 		default:
 			o.status = Status(rq.Method, err)
+			o.condition, _ = conditionOf(err)
 		}
 		if groups[o] == nil {
 			order = append(order, o)

@@ -467,7 +467,7 @@ func copyFaults() (cases []faultCase) {
 
 // readers are the methods that change nothing.
 var readers = []string{
-	"FS.Check", "FS.FS", "FS.Getxattr", "FS.GetxattrAt", "FS.Layers", "FS.Listxattr", "FS.Locate", "FS.Hold", "FS.Look", "FS.Lstat", "FS.Metacopy", "FS.Namespace", "FS.Open", "FS.Quota", "FS.ReadDir",
+	"FS.Check", "FS.FS", "FS.Getxattr", "FS.GetxattrAt", "FS.Layers", "FS.Listxattr", "FS.Locate", "FS.Hold", "FS.Look", "FS.Lstat", "FS.Metacopy", "FS.Namespace", "FS.Open", "FS.Quota", "FS.Used", "FS.ReadDir",
 	"FS.ReadOnly", "FS.Readlink", "FS.Redirects", "FS.Resolve", "FS.Space", "FS.Stat", "FS.State",
 	"File.Info", "File.Infos", "File.MemberXattr", "File.Name", "File.Opened", "File.Path", "File.Read", "File.ReadAt", "File.ReadDir", "File.ReadInfos", "File.Seek", "File.Stat", "File.SyscallConn", "File.Want",
 	"Staged.Path", "Staged.ReadAt", "Staged.Stat",

@@ -42,6 +42,15 @@ func (fsys *FS) Quota(want int64) (limit, used int64, ok bool, err error) {
 	return limit, used, true, err
 }
 
+// Used is what upper takes as the quota counts it; ok is false without a quota, and
+// while that is being measured.
+func (fsys *FS) Used() (used int64, ok bool) {
+	if fsys.usage == nil {
+		return 0, false
+	}
+	return fsys.usage.Used()
+}
+
 // SetQuota changes the quota of an FS that was opened with one, and says whether
 // it was.
 func (fsys *FS) SetQuota(limit int64) bool {

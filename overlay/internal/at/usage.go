@@ -99,6 +99,13 @@ func (u *Usage) SetLimit(limit int64) {
 	u.limit = limit
 }
 
+// Used is what is used of the limit; ok is false while nobody knows.
+func (u *Usage) Used() (used int64, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.used, u.state == usageOn && u.failed == nil
+}
+
 // Room is the limit and what is used of it. It waits, while less than want is
 // left, for what is being taken away.
 func (u *Usage) Room(want int64) (limit, used int64, err error) {
