@@ -242,10 +242,14 @@ func rangeWithin(spec string, size int64) string {
 }
 
 // lastModified is what the server says of a time: never later than now
-// (RFC 9110, section 8.8.2.1), to the second.
+// (RFC 9110, section 8.8.2.1), never before the year 1, for which a date has no
+// words (section 5.6.7), to the second.
 func lastModified(t time.Time) time.Time {
 	if now := time.Now(); t.After(now) {
 		t = now
+	}
+	if t.Before(time.Time{}) {
+		t = time.Time{}
 	}
 	return t.Truncate(time.Second)
 }

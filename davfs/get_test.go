@@ -135,6 +135,16 @@ func TestDatesProveLittle(t *testing.T) {
 	}
 }
 
+// RFC 9110, section 5.6.7: a date has four digits for the year.
+func TestEveryTimeHasADate(t *testing.T) {
+	for _, seconds := range []int64{-9_999_999_999_999, -62_135_596_801, 0, 9_999_999_999_999} {
+		date := string(appendHTTPDate(nil, lastModified(time.Unix(seconds, 0))))
+		if _, err := http.ParseTime(date); err != nil {
+			t.Errorf("%d: %v", seconds, err)
+		}
+	}
+}
+
 func TestListingHookAnswersForCollections(t *testing.T) {
 	var asked []string
 	s := serve(t, map[string]string{"d/e/": ""}, func(o *Options) {

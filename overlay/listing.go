@@ -104,7 +104,7 @@ type keptTime struct {
 const noTime = 1 << 30
 
 func keepTime(t time.Time) keptTime {
-	if t.IsZero() {
+	if t == (time.Time{}) {
 		return keptTime{nsec: noTime}
 	}
 	return keptTime{t.Unix(), uint32(t.Nanosecond())}

@@ -2,6 +2,7 @@ package overlay_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -309,5 +310,24 @@ func TestTagsDoNotGrowWithChanges(t *testing.T) {
 	must(t, err)
 	if after.ETag() != before.ETag() {
 		t.Errorf("tag after a restart: got %s, want %s", after.ETag(), before.ETag())
+	}
+}
+
+// TestTheFirstMomentOfTheYearOne: what is copied up keeps that time, which
+// programs write that know none, as it keeps any other.
+func TestTheFirstMomentOfTheYearOne(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	l := overlaytest.NewLayers(t, overlaytest.Filesystem(t, "tmpfs"), "f = 1\n")
+	const first = int64(-62_135_596_800)
+	if out, err := exec.Command("touch", "-d", fmt.Sprint("@", first), l.Lowers[0]+"/f").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	fsys := open(t, optionsOf(l))
+	if err := fsys.Rename("f", "g"); err != nil {
+		t.Fatal(err)
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(l.Upper+"/g", &st); err != nil || int64(st.Mtim.Sec) != first {
+		t.Errorf("modified at %d, %v, want %d", st.Mtim.Sec, err, first)
 	}
 }

@@ -139,11 +139,23 @@ func newRow(here string, m davfs.Member) row {
 	if m.Info == nil {
 		return e
 	}
-	e.Modified = m.Info.ModTime().UTC().Truncate(time.Second)
+	e.Modified = inFourDigits(m.Info.ModTime().UTC().Truncate(time.Second))
 	if m.Info.Mode().IsRegular() {
 		e.Regular, e.Size = true, m.Info.Size()
 	}
 	return e
+}
+
+// inFourDigits is t, or the nearest time of which the year has four digits: JSON
+// can say no other (RFC 3339, section 1), and some file systems hold others.
+func inFourDigits(t time.Time) time.Time {
+	switch year := t.Year(); {
+	case year < 0:
+		return time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)
+	case year > 9999:
+		return time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	}
+	return t
 }
 
 // sortRows sorts as order says; directories come first in any order.

@@ -309,3 +309,17 @@ func TestFormatSize(t *testing.T) {
 		}
 	}
 }
+
+// Some file systems hold times that JSON cannot say, and one such file must not
+// take the listing from all others.
+func TestTimesThatJSONCannotSay(t *testing.T) {
+	for _, seconds := range []int64{-9_999_999_999_999, -62_167_219_201, 0, 253_402_300_800, 9_999_999_999_999} {
+		at := inFourDigits(time.Unix(seconds, 0).UTC())
+		if _, err := at.MarshalJSON(); err != nil {
+			t.Errorf("%d: %v", seconds, err)
+		}
+		if seconds == 0 && at.Unix() != 0 {
+			t.Errorf("1970 became %v", at)
+		}
+	}
+}

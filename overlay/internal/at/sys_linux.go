@@ -528,8 +528,10 @@ type kernelTimespec struct{ sec, nsec int64 }
 // of 32 bits utimensat_time64, which is 412 on all of them (syscalls(2)).
 const utimensat = unix.SYS_UTIMENSAT*(^uintptr(0)>>63) + 412*(1-^uintptr(0)>>63)
 
+// timespec is t, or says that there is none. A file's time is another value than
+// none, also where it is the first moment of the year 1.
 func timespec(t time.Time) kernelTimespec {
-	if t.IsZero() {
+	if t == (time.Time{}) {
 		return kernelTimespec{nsec: unix.UTIME_OMIT}
 	}
 	return kernelTimespec{t.Unix(), int64(t.Nanosecond())}
