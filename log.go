@@ -240,7 +240,13 @@ func stdLogger(log zerolog.Logger) *stdlog.Logger {
 
 type lineWriter struct{ log zerolog.Logger }
 
+// Write is io.Writer's. A handshake that breaks off is the client's doing, and that
+// of everybody who looks whether the port is open.
 func (w lineWriter) Write(p []byte) (int, error) {
-	w.log.Warn().Str("message_of", "net/http").Msg(strings.TrimSpace(string(p)))
+	line, level := strings.TrimSpace(string(p)), zerolog.WarnLevel
+	if strings.HasPrefix(line, "http: TLS handshake error") {
+		level = zerolog.InfoLevel
+	}
+	w.log.WithLevel(level).Str("message_of", "net/http").Msg(line)
 	return len(p), nil
 }

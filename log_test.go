@@ -131,3 +131,17 @@ func TestConsoleLogInAFile(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// Whoever looks whether a port is open has no operator woken.
+func TestBrokenHandshakesAreNoWarning(t *testing.T) {
+	var out bytes.Buffer
+	log := stdLogger(newLog(LogConfig{Format: "json", Level: "warn"}, &out))
+	log.Printf("http: TLS handshake error from 192.0.2.7:4711: EOF")
+	if out.Len() > 0 {
+		t.Errorf("got %s", &out)
+	}
+	log.Printf("http: Accept error: too many open files; retrying in 5ms")
+	if !strings.Contains(out.String(), `"level":"warn"`) {
+		t.Errorf("got %q, want a warning", &out)
+	}
+}

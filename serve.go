@@ -97,7 +97,7 @@ func serve(e env, args []string) (err error) {
 		return err
 	}
 	if c.Anonymous {
-		log.Warn().Msg("everybody who can reach the address may read and write")
+		log.Warn().Msg("everybody who can reach the address may come in")
 	}
 	srv := newServer(h, log, c)
 	srv.http.TLSConfig = certs.config()
