@@ -108,3 +108,31 @@ func TestConfigCheckReadsFilesOfUsers(t *testing.T) {
 		}
 	}
 }
+
+// A user who is in two places is told of with both, whichever comes first.
+func TestConfigCheckFindsUsersInTwoPlaces(t *testing.T) {
+	file := writeConfig(t, `users:
+  - { htpasswd: staff }
+  - { name: alice }
+  - { htpasswd: guests }
+  - { htpasswd: guests, groups: [late] }
+shares: [{ lower: [low] }]
+`)
+	dir := filepath.Dir(file)
+	mustMkdir(t, dir, "low")
+	for name, text := range map[string]string{"staff": "# of us\nalice:!\n", "guests": "bob:!\nAlice:!\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := strings.NewReplacer("FILE", file, "DIR", dir).Replace(`FILE:3:7: users[1].name: user alice is in DIR/staff:2 as well; remove one
+DIR/guests:2: user alice is in DIR/staff:2 as well; remove one
+DIR/guests:1: user bob is in DIR/guests:1 as well; remove one
+DIR/guests:2: user alice is in DIR/staff:2 as well; remove one
+overdav: nothing was started
+`)
+	var out strings.Builder
+	if status := run(env{getenv: getenv("HOME", dir), stdout: &out, stderr: &out}, []string{"config", "check", "--config", file}); status != 2 || out.String() != want {
+		t.Errorf("status %d, said\n%s\nwant\n%s", status, &out, want)
+	}
+}

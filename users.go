@@ -143,6 +143,9 @@ func (f *configFile) checkSecrets(c *Config) {
 	}
 }
 
+// theConfiguration is where users are who are in no file of their own.
+const theConfiguration = "the configuration"
+
 // loadUsers returns the accounts of c, which has passed check. It reads the files
 // of users, and returns every mistake in them, joined. weak is what to say of
 // passwords that are stored in a way that is not up to date.
@@ -150,19 +153,19 @@ func loadUsers(c Config) (users *auth.Users, weak []string, err error) {
 	var list []auth.User
 	var errs []error
 	origin := make(map[string]string)
-	for _, u := range c.Users {
+	for i, u := range c.Users {
 		some, err := u.load()
 		errs = append(errs, err)
 		for _, user := range some {
-			from := "the configuration"
+			from, key := theConfiguration, fmt.Sprintf("users[%d].name", i)
 			if u.HTPasswd != "" {
-				from = u.HTPasswd
+				from, key = fmt.Sprintf("%s:%d", u.HTPasswd, user.Line), ""
 			}
 			switch first := origin[user.Name]; {
-			case first == from && u.HTPasswd == "":
+			case first == theConfiguration && first == from:
 				continue // Config.check has refused both
 			case first != "":
-				errs = append(errs, &ConfigError{from, "", fmt.Sprintf("user %s is in %s as well; remove one", user.Name, first)})
+				errs = append(errs, &ConfigError{from, key, fmt.Sprintf("user %s is in %s as well; remove one", user.Name, first)})
 				continue
 			}
 			origin[user.Name] = from
@@ -257,7 +260,12 @@ func checkUserFiles(_ env, c Config, o origins) error {
 	c.Users = readable
 	_, _, err := loadUsers(c)
 	for _, mistake := range split(err) {
-		if in := new(*ConfigError); errors.As(mistake, in) { // the others are in the configuration, and Config.check reports them
+		var in *ConfigError
+		switch {
+		case !errors.As(mistake, &in): // it is in the configuration, and Config.check reports it
+		case in.Where == theConfiguration:
+			errs = append(errs, o.errorf(in.Key, "%s", in.Problem))
+		default:
 			errs = append(errs, mistake)
 		}
 	}

@@ -164,7 +164,7 @@ func TestLoadUsers(t *testing.T) {
 		mode os.FileMode
 		want string
 	}{
-		"twice":        {"ALICE:" + hashOfRight, 0o600, "FILE: user alice is in the configuration as well; remove one"},
+		"twice":        {"ALICE:" + hashOfRight, 0o600, "FILE:1: user alice is in the configuration as well; remove one"},
 		"bad lines":    {"bob:plain\n\nx\n", 0o600, "FILE:1: no hash that overdav reads; make one with htpasswd -B, or overdav hash-password\nFILE:3: want NAME:HASH"},
 		"for everyone": {"bob:" + hashOfRight, 0o644, "FILE: FILE has passwords in it, and others on this machine may open it; chmod o-rwx FILE"},
 	} {

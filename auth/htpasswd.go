@@ -45,7 +45,7 @@ func ReadHTPasswd(r io.Reader) ([]User, error) {
 			errs = append(errs, &LineError{n, err})
 			continue
 		}
-		firstLine[user.Name] = n
+		firstLine[user.Name], user.Line = n, n
 		users = append(users, user)
 	}
 	if err := sc.Err(); err != nil {

@@ -14,6 +14,7 @@ type User struct {
 	Password Hash   // zero: nobody comes in by a password
 	Groups   []string
 	Disabled bool // nobody comes in by any means
+	Line     int  // of the htpasswd file that they are in; 0: of none
 }
 
 // Users are the accounts that there are.
