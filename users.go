@@ -170,16 +170,38 @@ func loadUsers(c Config) (users *auth.Users, weak []string, err error) {
 			}
 			origin[user.Name] = from
 			list = append(list, user)
-			if why := user.Password.Weak(); why != "" {
-				weak = append(weak, fmt.Sprintf("user %s: %s; make a new one with overdav hash-password", user.Name, why))
-			}
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, nil, err
 	}
 	users, err = auth.NewUsers(list)
-	return users, weak, err
+	return users, weakOf(list), err
+}
+
+// weakOf says whose passwords are stored in a way that is not up to date: a line for
+// each way, as there may be thousands in a file.
+func weakOf(list []auth.User) (lines []string) {
+	const most = 3 // names in a line
+	names, first := make(map[string][]string), []string{}
+	for _, user := range list {
+		why := user.Password.Weak()
+		if why == "" {
+			continue
+		}
+		if names[why] == nil {
+			first = append(first, why)
+		}
+		names[why] = append(names[why], user.Name)
+	}
+	for _, why := range first {
+		who := "users " + strings.Join(names[why][:min(most, len(names[why]))], ", ")
+		if more := len(names[why]) - most; more > 0 {
+			who += fmt.Sprintf(" and %d more", more)
+		}
+		lines = append(lines, who+": "+why+"; make new ones with overdav hash-password")
+	}
+	return lines
 }
 
 // load returns the user, or those in the file.
