@@ -135,6 +135,22 @@ func TestDatesProveLittle(t *testing.T) {
 	}
 }
 
+// The date of a collection says nothing of its members, which its page and its
+// archive are made of.
+func TestCollectionsHaveNoDateToBeCurrentBy(t *testing.T) {
+	s := serve(t, map[string]string{"d/f": "1"})
+	old := time.Unix(1_000_000_000, 0)
+	mustDo(t, s.tree.Chtimes("d", old, old))
+	s.want(200, "GET", "/d/", "", "If-Modified-Since: "+old.UTC().Format(http.TimeFormat))
+	got := s.want(304, "GET", "/d/", "", "If-None-Match: *")
+	for _, name := range []string{"ETag", "Last-Modified"} {
+		if got.header.Values(name) != nil {
+			t.Errorf("%s: %q of what has none", name, got.header.Get(name))
+		}
+	}
+	s.want(412, "DELETE", "/d/", "", "If-Unmodified-Since: Sat, 08 Sep 2001 00:00:00 GMT")
+}
+
 // RFC 9110, section 5.6.7: a date has four digits for the year.
 func TestEveryTimeHasADate(t *testing.T) {
 	for _, seconds := range []int64{-9_999_999_999_999, -62_135_596_801, 0, 9_999_999_999_999} {

@@ -203,18 +203,27 @@ func (h *Handler) preconditions(rq *request) error {
 	return nil
 }
 
+// representation is what is there. What GET answers for a collection tells of its
+// members, too, whose changes its date does not.
 func (rq *request) representation() representation {
-	if rq.info == nil {
+	switch info := rq.info; {
+	case info == nil:
 		return representation{}
+	case info.IsDir() && (rq.Method == http.MethodGet || rq.Method == http.MethodHead):
+		return representation{exists: true}
+	default:
+		return representation{exists: true, etag: entityTag(info), modified: lastModified(info.ModTime())}
 	}
-	return representation{exists: true, etag: entityTag(rq.info), modified: lastModified(rq.info.ModTime())}
 }
 
 // explain adds to a 304 what the client refreshes its copy with (RFC 9110,
-// section 15.4.5).
+// section 15.4.5): what a 200 would have.
 func (h *Handler) explain(w http.ResponseWriter, rq *request, err error) error {
-	if Status(rq.Method, err) == http.StatusNotModified {
-		w.Header()["Cache-Control"] = noCache
+	if Status(rq.Method, err) != http.StatusNotModified {
+		return err
+	}
+	w.Header()["Cache-Control"] = noCache
+	if rq.info.Mode().IsRegular() {
 		w.Header().Set("ETag", entityTag(rq.info))
 		w.Header().Set("Last-Modified", lastModified(rq.info.ModTime()).UTC().Format(http.TimeFormat))
 	}
