@@ -127,6 +127,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer endOnPanic(s.lines)
 	s.processors.enter(connectionOf(r))
 	defer s.processors.leave()
+	if r.URL.Path == "" { // a target in absolute form with nothing behind the host
+		r.URL.Path = "/" // RFC 9110, section 4.2.3
+	}
 	x := &exchange{record: newRecord(r, s.proxies), stall: s.stall}
 	r = x.begin(w, r)
 	w.Header()["X-Content-Type-Options"] = noSniff

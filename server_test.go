@@ -135,6 +135,19 @@ func TestOnlyLoopbackHostsUnlessAnonymous(t *testing.T) {
 	}
 }
 
+func TestTargetWithoutPath(t *testing.T) {
+	asked := ""
+	h := newServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked = r.URL.Path }), discardLog(), defaultConfig()).http.Handler
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("PROPFIND http://localhost HTTP/1.1\r\nHost: localhost\r\n\r\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.ServeHTTP(httptest.NewRecorder(), r)
+	if asked != "/" {
+		t.Errorf("asked for %q, want the root", asked)
+	}
+}
+
 // HTTP/1.0 has no Host, and health checks send none; no page can.
 func TestHTTP10WithoutHost(t *testing.T) {
 	h := newServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), discardLog(), defaultConfig()).http.Handler
