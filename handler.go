@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"overdav/davfs"
+	"overdav/web"
 )
 
 // router sends each request to the share it is for: the one with the longest
@@ -43,10 +44,9 @@ func newRouter(c Config, all shares, d *door) (*router, error) {
 		(&tokenAPI{d.tokens, c, d.log, d.sees}).addTo(own)
 	}
 	(&resetAPI{all, d}).addTo(own)
-	return &router{
-		door: d, prefixes: withOwn, shares: all, own: own,
-		parents: davfs.NewParents(site, ofShares, writable, d.sees),
-	}, nil
+	parents := davfs.NewParents(site, ofShares, writable, d.sees)
+	parents.Listing = web.Pages{}.Listing
+	return &router{door: d, prefixes: withOwn, shares: all, own: own, parents: parents}, nil
 }
 
 // ServeHTTP answers every request that the server lets in.

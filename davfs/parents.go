@@ -16,6 +16,9 @@ type Parents struct {
 	shares   Prefixes
 	writable bool
 	sees     func(r *http.Request, share int) bool // nil: everybody sees all
+
+	// Listing answers GET and HEAD, as Options.Listing does. Nil means 404.
+	Listing func(w http.ResponseWriter, r *http.Request, dir string, members []Member)
 }
 
 // NewParents returns the collections above shares. writable says that there is
@@ -38,8 +41,8 @@ func (s *Parents) has(r *http.Request, p Path) bool {
 
 func (s *Parents) shows(r *http.Request, share int) bool { return s.sees == nil || s.sees(r, share) }
 
-// ServeHTTP answers OPTIONS and PROPFIND of the collections above the shares,
-// OPTIONS of "*", and everything else with 404 or 405.
+// ServeHTTP answers OPTIONS, PROPFIND, GET and HEAD of the collections above the
+// shares, OPTIONS of "*", and everything else with 404 or 405.
 func (s *Parents) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := s.serve(w, r); err != nil {
 		writeError(w, r, err)
@@ -65,17 +68,33 @@ func (s *Parents) serve(w http.ResponseWriter, r *http.Request) error {
 	case "PROPFIND":
 		return s.propfind(w, r, p)
 	case http.MethodGet, http.MethodHead:
-		return errOutsideShare // there is no page here
+		if s.Listing == nil {
+			return errOutsideShare
+		}
+		var members []Member
+		for _, child := range s.children(r, p) {
+			members = append(members, Member{Name: child.Base(), Collection: true})
+		}
+		s.Listing(w, r, p.Name(), members)
+		return nil
 	}
-	w.Header().Set("Allow", "OPTIONS, PROPFIND")
+	w.Header().Set("Allow", s.allow())
 	return refuse(http.StatusMethodNotAllowed, "the collections above a share are read-only")
+}
+
+// allow is what Allow says.
+func (s *Parents) allow() string {
+	if s.Listing == nil {
+		return "OPTIONS, PROPFIND"
+	}
+	return "OPTIONS, GET, HEAD, PROPFIND"
 }
 
 func (s *Parents) options(w http.ResponseWriter) {
 	header := w.Header()
 	header.Set("DAV", davReadOnly)
 	header.Set("MS-Author-Via", "DAV")
-	header.Set("Allow", "OPTIONS, PROPFIND")
+	header.Set("Allow", s.allow())
 	header.Set("Content-Length", "0")
 	w.WriteHeader(http.StatusOK)
 }

@@ -1,6 +1,7 @@
 package davfs
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -35,6 +36,42 @@ func TestParentsLeadToTheShares(t *testing.T) {
 		}
 	}
 	s.want(403, "PROPFIND", "/", "")
+}
+
+// A browser is shown the way, too, by the page that shows collections.
+func TestParentsHaveAPage(t *testing.T) {
+	shares, err := NewPrefixes("/a/one", "/a/two", "/b/c")
+	mustDo(t, err)
+	parents := NewParents(Site{}, shares, true, func(r *http.Request, share int) bool {
+		return strings.Contains(r.Header.Get("Sees"), strconv.Itoa(share))
+	})
+	parents.Listing = func(w http.ResponseWriter, _ *http.Request, dir string, members []Member) {
+		fmt.Fprint(w, dir)
+		for _, m := range members {
+			fmt.Fprintf(w, " %s %t", m.Name, m.Collection && m.Info == nil)
+		}
+	}
+	s := &share{t: t, Server: httptest.NewServer(parents)}
+	t.Cleanup(s.Close)
+	for _, test := range []struct {
+		sees, path string
+		status     int
+		want       string
+	}{
+		{"012", "/", 200, ". a true b true"},
+		{"012", "/a", 200, "a one true two true"},
+		{"1", "/a/", 200, "a two true"},
+		{"", "/", 200, "."},
+		{"2", "/a", 404, "Not Found\n"},
+		{"012", "/a/one", 404, "Not Found\n"},
+	} {
+		if got := s.do("GET", test.path, "", "Sees: "+test.sees); got.status != test.status || got.body != test.want {
+			t.Errorf("%s, who sees %q: got %d %q, want %d %q", test.path, test.sees, got.status, got.body, test.status, test.want)
+		}
+	}
+	if got := s.want(405, "PUT", "/", "x", "Sees: 1").header.Get("Allow"); got != "OPTIONS, GET, HEAD, PROPFIND" {
+		t.Errorf("Allow: %s", got)
+	}
 }
 
 // Of a share that somebody may not know of nothing is said, nor is there a way to
