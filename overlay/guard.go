@@ -3,7 +3,9 @@ package overlay
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -20,6 +22,8 @@ const (
 	guardDir    = "overdav"
 	indexDir    = "index"
 	lockName    = "lock" // in stagingDir
+
+	undeletableDir = "undeletable" // likewise
 )
 
 // openStaging opens <workdir>/overdav with all it holds, made where missing.
@@ -67,9 +71,62 @@ func openMade(d *at.RWDir, name string) (*at.RWDir, error) {
 	return d.OpenRWDir(name)
 }
 
-// sweep empties tmp and trash. Nothing there was ever shown, or is any more.
+// sweep empties tmp and trash. Nothing there was ever shown, or is any more. What
+// the kernel does not let us remove goes to undeletable, where it is in nobody's
+// way: neither a start nor a kernel's mount may wait for it.
 func sweep(s *staging) error {
-	return errors.Join(emptyDir(s.dir, "tmp"), emptyDir(s.dir, "trash"))
+	return errors.Join(s.sweepDir("tmp"), s.sweepDir("trash"))
+}
+
+func (s *staging) sweepDir(name string) error {
+	err := emptyDir(s.dir, name)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return s.setAside(name)
+}
+
+// setAside moves everything in the directory name of staging to undeletable.
+func (s *staging) setAside(name string) error {
+	from, err := s.dir.OpenRWDir(name)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	aside, err := openMade(s.dir, undeletableDir)
+	if err != nil {
+		return err
+	}
+	defer aside.Close()
+	names, err := readNames(&from.Dir)
+	for _, n := range names {
+		if err := moveAside(from, n.name, aside); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// moveAside moves name to aside, under a name that is free there.
+func moveAside(from *at.RWDir, name string, aside *at.RWDir) error {
+	for i := 1; ; i++ {
+		err := from.Rename(name, aside, name+"."+strconv.Itoa(i), at.RenameNoReplace)
+		if !errors.Is(err, syscall.EEXIST) {
+			return err
+		}
+	}
+}
+
+// retryUndeletable removes what is in undeletable, if that can be done by now, and
+// warns of it if not.
+func (fsys *FS) retryUndeletable(s *staging, path string) error {
+	err := removeTree(s.dir, undeletableDir)
+	if errors.Is(err, fs.ErrPermission) {
+		fsys.warn(fmt.Sprintf("work %q: in %s/%s is what was deleted, but cannot be removed from the disk, because chattr "+
+			"protects a part of it or it is another user's (%v); remove it by hand", path, stagingDir, undeletableDir, err))
+		return nil
+	}
+	return err
 }
 
 // incompatible lists the names in work/incompat.

@@ -369,6 +369,9 @@ func (fsys *FS) prepareUpper(o Options, p *plan, s *staging) error {
 func (fsys *FS) sweepAll(o Options, p *plan, s *staging) error {
 	err := sweep(s)
 	if err == nil {
+		err = fsys.retryUndeletable(s, p.work)
+	}
+	if err == nil {
 		err = sweepWork(fsys.work)
 	}
 	if err == nil && o.NoGuard {
@@ -467,10 +470,8 @@ func Unlock(upper, work string) error {
 	if err := sweep(s); err != nil {
 		return err
 	}
-	if err := (Discarding{Upper: upper, Work: work}).Delete(context.Background()); err != nil {
-		return err
-	}
-	return removeGuard(w)
+	err = (Discarding{Upper: upper, Work: work}).Delete(context.Background())
+	return errors.Join(err, removeGuard(w))
 }
 
 // quoteList is paths for a message.

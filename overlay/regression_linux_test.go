@@ -331,3 +331,48 @@ func TestTheFirstMomentOfTheYearOne(t *testing.T) {
 		t.Errorf("modified at %d, %v, want %d", st.Mtim.Sec, err, first)
 	}
 }
+
+// TestDeletedButProtected: what chattr protects inside a directory that was
+// deleted keeps neither the end nor the next start waiting, nor the kernel, and
+// is removed when it can be.
+func TestDeletedButProtected(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	l := overlaytest.NewLayers(t, overlaytest.Within(overlaytest.Filesystem(t, "ext4"))(t), "d/\nd/low = 1\n")
+	overlaytest.Build(t, l.Upper, "d/\nd/in/\nd/in/kept chattr=i = 1\nd/in/other = 2\n")
+	o := optionsOf(l)
+	var warnings []string
+	o.Events.Warning = func(message string) { warnings = append(warnings, message) }
+	remove := func() {
+		fsys, err := overlay.Open(o)
+		must(t, err)
+		must(t, fsys.RemoveAll("d"), fsys.Mkdir("d", 0o755), fsys.Close())
+	}
+	remove()
+	kernel, err := overlaytest.Kernel.Open(l, nil)
+	must(t, err)
+	names, err := kernel.Ls(".")
+	must(t, err, kernel.Close())
+	if strings.Join(names, " ") != "d" {
+		t.Errorf("the kernel shows %q", names)
+	}
+	if warnings != nil {
+		t.Errorf("warned before: %q", warnings)
+	}
+	overlaytest.Build(t, l.Upper, "d/\nd/kept chattr=i = 1\n")
+	remove() // what is set aside now has the same name
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "undeletable") {
+		t.Errorf("warnings: %q", warnings)
+	}
+	aside := filepath.Join(l.Work, "overdav", "undeletable")
+	if left, err := filepath.Glob(aside + "/*/in/*"); err != nil || len(left) != 1 {
+		t.Errorf("set aside: %q, %v, want the protected file alone", left, err)
+	}
+	out, err := exec.Command("chattr", "-R", "-i", aside).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	remove()
+	if _, err := os.Lstat(aside); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after chattr -i: %v", err)
+	}
+}

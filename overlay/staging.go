@@ -3,6 +3,7 @@ package overlay
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -150,7 +151,8 @@ func removeTreeUntil(ctx context.Context, d *at.RWDir, name string) error {
 	return goneOK(d.Rmdir(name))
 }
 
-// emptyDir removes everything in the directory name in d.
+// emptyDir removes everything in the directory name in d, or as much of it as can
+// be. Of several errors it answers the worst: lack of permission is the least.
 func emptyDir(d *at.RWDir, name string) error { return emptyDirUntil(context.Background(), d, name) }
 
 func emptyDirUntil(ctx context.Context, d *at.RWDir, name string) error {
@@ -167,16 +169,17 @@ func emptyDirUntil(ctx context.Context, d *at.RWDir, name string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		var failed error
 		if n.dtype != at.DTDir && n.dtype != at.DTUnknown {
-			err = goneOK(inner.Unlink(n.name))
+			failed = goneOK(inner.Unlink(n.name))
 		} else {
-			err = removeTreeUntil(ctx, inner, n.name)
+			failed = removeTreeUntil(ctx, inner, n.name)
 		}
-		if err != nil {
-			return err
+		if failed != nil && (err == nil || errors.Is(err, fs.ErrPermission)) {
+			err = failed
 		}
 	}
-	return nil
+	return err
 }
 
 // goneOK takes what is gone already for removed.
