@@ -3,8 +3,10 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -62,7 +64,16 @@ func checkAudit(_ env, c Config, o origins) error {
 	if info, err := os.Stat(c.Audit); err == nil && info.IsDir() {
 		return o.errorf("audit", "%s is a directory; name a file", c.Audit)
 	}
-	if _, err := realDir(filepath.Dir(c.Audit)); err != nil {
+	dir, err := realDir(filepath.Dir(c.Audit))
+	const write = 2 // access(2)
+	switch fileErr := syscall.Access(c.Audit, write); {
+	case err != nil:
+	case errors.Is(fileErr, fs.ErrNotExist):
+		err = mayChange(dir)
+	case fileErr != nil:
+		err = &hintError{fmt.Errorf("%s cannot be written: %w", c.Audit, fileErr), "let overdav's user write it, or name another"}
+	}
+	if err != nil {
 		return o.errorf("audit", "%s", advice(err))
 	}
 	return nil

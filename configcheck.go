@@ -120,21 +120,28 @@ func checkDirectories(e env, c Config, o origins) error {
 // checkDirectories looks for what the share names and serve does not make.
 func (s *ShareConfig) checkDirectories(key string, o origins) error {
 	var errs []error
-	look := func(key, dir string) {
-		if _, err := realDir(dir); err != nil && dir != "" {
+	look := func(key, dir string, changes bool) {
+		if dir == "" {
+			return
+		}
+		dir, err := realDir(dir)
+		if err == nil && changes {
+			err = mayChange(dir)
+		}
+		if err != nil {
 			errs = append(errs, o.errorf(key, "%s", advice(err)))
 		}
 	}
 	for i, dir := range s.Lower {
-		look(fmt.Sprintf("%s.lower[%d]", key, i), dir)
+		look(fmt.Sprintf("%s.lower[%d]", key, i), dir, false)
 	}
 	if before, _, perUser := strings.Cut(s.Upper, userPart); perUser {
-		look(key+".upper", filepath.Clean(before))
+		look(key+".upper", filepath.Clean(before), !s.ReadOnly)
 		return errors.Join(errs...)
 	}
-	look(key+".upper", s.Upper)
+	look(key+".upper", s.Upper, !s.ReadOnly)
 	if !s.ReadOnly {
-		look(key+".work", s.Work)
+		look(key+".work", s.Work, true)
 	}
 	return errors.Join(errs...)
 }

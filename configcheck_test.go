@@ -136,3 +136,39 @@ overdav: nothing was started
 		t.Errorf("status %d, said\n%s\nwant\n%s", status, &out, want)
 	}
 }
+
+// Where nothing can be made is told of before the first user comes.
+func TestConfigCheckTriesWhatHasToChange(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may write everywhere; an ordinary user runs this")
+	}
+	file := writeConfig(t, `audit: closed/new.log
+shares:
+  - { path: /a, lower: [low], upper: "closed/{user}/upper" }
+  - { path: /b, lower: [low], upper: closed.up, work: closed.work }
+  - { path: /c, lower: [low], upper: closed.shown, work: closed.work2, read_only: true }
+`)
+	dir := filepath.Dir(file)
+	mustMkdir(t, dir, "low")
+	for _, name := range []string{"closed", "closed.up", "closed.work", "closed.shown", "closed.work2"} {
+		mustMkdir(t, dir, name)
+		if err := os.Chmod(filepath.Join(dir, name), 0o555); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const why = ": permission denied; let overdav's user write to it, or name another"
+	want := []string{
+		file + ":1:1: audit: nothing can be made in " + dir + "/closed" + why,
+		file + ":3:31: shares[0].upper: nothing can be made in " + dir + "/closed" + why,
+		file + ":4:31: shares[1].upper: nothing can be made in " + dir + "/closed.up" + why,
+		file + ":4:49: shares[1].work: nothing can be made in " + dir + "/closed.work" + why,
+		"overdav: nothing was started\n",
+	}
+	for _, command := range []string{"config check", "serve"} {
+		var out bytes.Buffer
+		run(env{getenv: getenv("HOME", dir), stdout: &out, stderr: &out}, append(strings.Fields(command), "--config", file))
+		if got := out.String(); got != strings.Join(want, "\n") {
+			t.Errorf("%s: got\n%s\nwant\n%s", command, got, strings.Join(want, "\n"))
+		}
+	}
+}

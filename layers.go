@@ -123,8 +123,21 @@ func (l *layers) tryLowers() error {
 	if err := fsys.Close(); err != nil {
 		return err
 	}
-	_, err = realDir(l.usersDir())
+	dir, err := realDir(l.usersDir())
+	if err == nil && !l.ReadOnly {
+		err = mayChange(dir)
+	}
 	return err
+}
+
+// mayChange says whether we may make names in dir. It is asked where else only the
+// first request would tell.
+func mayChange(dir string) error {
+	const search, write = 1, 2 // access(2)
+	if err := syscall.Access(dir, search|write); err != nil {
+		return &hintError{fmt.Errorf("nothing can be made in %s: %w", dir, err), "let overdav's user write to it, or name another"}
+	}
+	return nil
 }
 
 // newLayers fills in what the share leaves open, and touches nothing. home, the
