@@ -159,6 +159,10 @@ func (r discardRun) cutShort(t *testing.T, l overlaytest.Layers, f *fault) {
 	if err := overlay.Unlock(l.Upper, l.Work); err == nil {
 		t.Errorf("change %d, %s: half discarded, and unlocked", f.at, f.hit)
 	}
+	if fsys, err := overlay.Open(overlay.Options{Lowers: l.Lowers, Upper: l.Upper, Work: l.Work, ReadOnly: true}); err == nil {
+		t.Errorf("change %d, %s: half discarded, and shown", f.at, f.hit)
+		must(t, fsys.Close())
+	}
 	if _, err := os.Stat(filepath.Join(l.Work, "work/incompat/overdav")); err != nil {
 		t.Errorf("change %d, %s: half discarded, and the kernel may mount it: %v", f.at, f.hit, err)
 	}

@@ -235,9 +235,27 @@ func (fsys *FS) openUpperLayer(o Options, p *plan) error {
 	}
 	fsys.rootImpure.Store(fsys.root.marks.impure)
 	if o.ReadOnly {
-		return nil
+		return refuseHalfDiscarded(o)
 	}
 	return fsys.takeUpper(o, p)
+}
+
+// refuseHalfDiscarded refuses to show the part of a tree that a Discard which was cut
+// short has left: only who may write can finish it. Where work cannot be looked into,
+// nobody knows of any.
+func refuseHalfDiscarded(o Options) error {
+	if o.Work == "" {
+		return nil
+	}
+	dir, err := Discarding{Work: o.Work}.openStagingDir()
+	if dir == nil || err != nil {
+		return nil
+	}
+	defer dir.Close()
+	if name, _, err := (&staging{dir: dir}).readDiscardNote(); err == nil && name != "" {
+		return layersError("upper %q: a reset was cut short; serve it once so that it can be changed, or reset again, and it is finished", o.Upper)
+	}
+	return nil
 }
 
 // refuseOtherMarks refuses an upper whose marks are in the other namespace:
