@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
@@ -131,6 +132,38 @@ cp -a mnt/. copy && rm -r mnt/dir && mv mnt/a mnt/papers/a && echo kernel > mnt/
 	}
 	s.must(http.StatusNotFound, "GET", "dir", "")
 	s.must(http.StatusNotFound, "GET", "a", "")
+	s.stop()
+}
+
+// Root may look at an ordinary user's upper with a mount, and the user serves on.
+func TestRootLooksAtAnOrdinaryUsersUpper(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	dir := openDir(t)
+	l := overlaytest.Layers{Lowers: []string{filepath.Join(dir, "lower")}, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
+	overlaytest.Build(t, l.Lowers[0], demo)
+	for _, d := range []string{l.Upper, l.Work} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		asUser(t, new(exec.Cmd), d)
+	}
+	giveAway(t, l.Lowers[0])
+	newCommand := func() *exec.Cmd {
+		return asUser(t, command(dir, "serve", "--listen", "127.0.0.1:0", l.Lowers[0], "--upper", l.Upper, "--work", l.Work))
+	}
+	s := startServer(t, newCommand())
+	changeALot(s)
+	s.stop()
+	kernel, err := overlaytest.Kernel.Open(l, []string{"userxattr"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = kernel.Tree()
+	if err := errors.Join(err, kernel.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s = startServer(t, newCommand())
+	sameTree(t, "after root's mount", s.tree(), changedALot)
 	s.stop()
 }
 

@@ -159,7 +159,8 @@ func incompatible(work *at.RWDir) ([]string, error) {
 // go on: a volatile mount that was not ended cleanly, an index.
 func refuseIncompatible(work *at.RWDir, path string, m marks) error {
 	names, err := incompatible(work)
-	if errors.Is(err, syscall.EACCES) && makeReadable(work, workDir) == nil {
+	// Root's mount left work to root, and empty unless it deleted something.
+	if errors.Is(err, syscall.EACCES) && (makeReadable(work, workDir) == nil || work.Rmdir(workDir) == nil) {
 		names, err = incompatible(work)
 	}
 	if err != nil {
