@@ -80,10 +80,17 @@ func sweep(s *staging) error {
 
 func (s *staging) sweepDir(name string) error {
 	err := emptyDir(s.dir, name)
-	if !errors.Is(err, fs.ErrPermission) {
+	if !isUndeletable(err) {
 		return err
 	}
 	return s.setAside(name)
+}
+
+// isUndeletable says of the error of a removal that to try again will not help:
+// chattr protects what was to be removed, it is another user's, or something is
+// mounted there.
+func isUndeletable(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EXDEV) || errors.Is(err, syscall.EBUSY)
 }
 
 // setAside moves everything in the directory name of staging to undeletable.
@@ -121,9 +128,9 @@ func moveAside(from *at.RWDir, name string, aside *at.RWDir) error {
 // warns of it if not.
 func (fsys *FS) retryUndeletable(s *staging, path string) error {
 	err := removeTree(s.dir, undeletableDir)
-	if errors.Is(err, fs.ErrPermission) {
+	if isUndeletable(err) {
 		fsys.warn(fmt.Sprintf("work %q: in %s/%s is what was deleted, but cannot be removed from the disk, because chattr "+
-			"protects a part of it or it is another user's (%v); remove it by hand", path, stagingDir, undeletableDir, err))
+			"protects a part of it, it is another user's, or something is mounted in it (%v); remove it by hand", path, stagingDir, undeletableDir, err))
 		return nil
 	}
 	return err

@@ -332,6 +332,32 @@ func TestTheFirstMomentOfTheYearOne(t *testing.T) {
 	}
 }
 
+// TestDeletedButMountedOn: likewise what is mounted in a directory of upper, of which
+// nothing is touched.
+func TestDeletedButMountedOn(t *testing.T) {
+	overlaytest.NeedRoot(t)
+	l := overlaytest.NewLayers(t, overlaytest.Within(overlaytest.Filesystem(t, "ext4"))(t), "")
+	overlaytest.Build(t, l.Upper, "d/\nd/mnt/\n")
+	mount := l.Upper + "/d/mnt"
+	must(t, syscall.Mount("tmpfs", mount, "tmpfs", 0, ""))
+	defer func() { must(t, syscall.Unmount(mount, 0)) }()
+	must(t, os.WriteFile(mount+"/f", []byte("kept"), 0o600))
+	fsys, err := overlay.Open(optionsOf(l))
+	must(t, err)
+	must(t, fsys.RemoveAll("d"))
+	err = fsys.Close()
+	aside, globErr := filepath.Glob(l.Work + "/overdav/*/*/mnt")
+	if globErr != nil || len(aside) != 1 {
+		t.Fatalf("mounted now at %q", aside)
+	}
+	mount = aside[0]
+	must(t, err)
+	if content, err := os.ReadFile(mount + "/f"); string(content) != "kept" {
+		t.Errorf("what was mounted has %q, %v", content, err)
+	}
+	open(t, optionsOf(l))
+}
+
 // TestDeletedButProtected: what chattr protects inside a directory that was
 // deleted keeps neither the end nor the next start waiting, nor the kernel, and
 // is removed when it can be.

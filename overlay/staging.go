@@ -3,7 +3,6 @@ package overlay
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -152,7 +151,7 @@ func removeTreeUntil(ctx context.Context, d *at.RWDir, name string) error {
 }
 
 // emptyDir removes everything in the directory name in d, or as much of it as can
-// be. Of several errors it answers the worst: lack of permission is the least.
+// be. Of several errors it answers one that is not isUndeletable, if there is any.
 func emptyDir(d *at.RWDir, name string) error { return emptyDirUntil(context.Background(), d, name) }
 
 func emptyDirUntil(ctx context.Context, d *at.RWDir, name string) error {
@@ -175,7 +174,7 @@ func emptyDirUntil(ctx context.Context, d *at.RWDir, name string) error {
 		} else {
 			failed = removeTreeUntil(ctx, inner, n.name)
 		}
-		if failed != nil && (err == nil || errors.Is(err, fs.ErrPermission)) {
+		if failed != nil && (err == nil || isUndeletable(err)) {
 			err = failed
 		}
 	}
