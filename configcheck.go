@@ -35,6 +35,7 @@ func configCommand(e env, args []string) error {
 	if errors.Is(err, flag.ErrHelp) {
 		return err
 	}
+	err = errors.Join(err, checkVariables(e.environ))
 	if err := errors.Join(err, checkFiles(e, c, o, err)); err != nil {
 		return &foundError{err}
 	}

@@ -172,3 +172,25 @@ shares:
 		}
 	}
 }
+
+// A mistyped variable is a mistake like a mistyped key; what only begins like one of
+// ours is not.
+func TestConfigCheckFindsMistypedVariables(t *testing.T) {
+	file := writeConfig(t, "shares: [{ lower: [low], read_only: true }]\n")
+	mustMkdir(t, filepath.Dir(file), "low")
+	try := func(want string, environ ...string) {
+		t.Helper()
+		for _, command := range []string{"config check", "serve"} {
+			if command == "serve" && !strings.Contains(want, "nothing was started") {
+				continue
+			}
+			var out bytes.Buffer
+			run(env{getenv: getenv(), stdout: &out, stderr: &out, environ: environ}, append(strings.Fields(command), "--config", file))
+			if out.String() != want {
+				t.Errorf("%s with %q: got %swant %s", command, environ, &out, want)
+			}
+		}
+	}
+	try("OVERDAV_READONLY: unknown variable; did you mean OVERDAV_READ_ONLY?\noverdav: nothing was started\n", "HOME=/", "OVERDAV_READONLY=true", "OVERDAV_READ_ONLY=true")
+	try("the configuration has no mistakes\n", "OVERDAV_LOWER=/", "OVERDAV_CONFIG=x", "OVERDAV_PORT=tcp://10.0.0.1:80", "OVERDAV_SERVICE_HOST=10.0.0.1", "OVERDAV_PORT_8080_TCP_ADDR=10.0.0.1", "READONLY=1")
+}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -108,6 +109,29 @@ func configureFrom(cmd string, args []string, getenv func(string) string, help i
 	}
 	errs = append(errs, c.check(o))
 	return c, o, errors.Join(errs...)
+}
+
+// checkVariables refuses a variable of environ that can only be a setting's,
+// mistyped: who sets OVERDAV_READONLY counts on it. Others that begin like ours may be
+// anybody's, as those that Kubernetes makes for a service called overdav.
+func checkVariables(environ []string) error {
+	known := []string{"OVERDAV_CONFIG"}
+	for _, s := range settings {
+		known = append(known, s.env())
+	}
+	var errs []error
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		if !strings.HasPrefix(name, "OVERDAV_") || slices.Contains(known, name) {
+			continue
+		}
+		for _, meant := range known {
+			if editDistance(name, meant) == 1 {
+				errs = append(errs, &ConfigError{Where: name, Problem: "unknown variable; did you mean " + meant + "?"})
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // parseSettings returns the name of the configuration file and, by flag and in

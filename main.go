@@ -27,6 +27,7 @@ type env struct {
 	getenv         func(string) string
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	environ        []string // all variables, as NAME=VALUE
 }
 
 var commands = []command{
@@ -41,7 +42,7 @@ var commands = []command{
 }
 
 func main() {
-	os.Exit(run(env{os.Getenv, os.Stdin, os.Stdout, os.Stderr}, os.Args[1:]))
+	os.Exit(run(env{os.Getenv, os.Stdin, os.Stdout, os.Stderr, os.Environ()}, os.Args[1:]))
 }
 
 // run runs one command and returns the exit status: 0, 1 when it failed, 2

@@ -29,7 +29,7 @@ func TestCommandLine(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			status := run(env{getenv(), strings.NewReader(""), &stdout, &stderr}, test.args)
+			status := run(env{getenv: getenv(), stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr}, test.args)
 			if status != test.status {
 				t.Errorf("status %d, want %d", status, test.status)
 			}

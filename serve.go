@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -21,6 +22,9 @@ import (
 // package os raises it to the hard limit (since Go 1.19).
 func serve(e env, args []string) (err error) {
 	c, o, err := configureFrom("serve", args, e.getenv, e.stdout)
+	if !errors.Is(err, flag.ErrHelp) {
+		err = errors.Join(err, checkVariables(e.environ))
+	}
 	if err != nil {
 		return everyMistake(e, c, o, err)
 	}

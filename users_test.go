@@ -190,7 +190,7 @@ func TestLoadUsers(t *testing.T) {
 func runCommand(t *testing.T, stdin string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
-	status = run(env{getenv(), strings.NewReader(stdin), &out, &err}, args)
+	status = run(env{getenv: getenv(), stdin: strings.NewReader(stdin), stdout: &out, stderr: &err}, args)
 	return status, out.String(), err.String()
 }
 
