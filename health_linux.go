@@ -29,3 +29,14 @@ func readDir(dir string) error {
 	}
 	return nil
 }
+
+// spaceAt is the size of the file system that dir is on, and what is left of it for
+// who runs this, in bytes; zeros when nobody can say.
+func spaceAt(dir string) (total, available float64) {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return 0, 0
+	}
+	unit := float64(fs.Frsize)
+	return float64(fs.Blocks) * unit, float64(fs.Bavail) * unit
+}

@@ -185,7 +185,8 @@ func (m *metrics) watchShare(s *share) {
 	}
 	if s.layers.perUser() {
 		gauge("overdav_uppers_open", "Users' uppers that are open.", func() float64 { return float64(len(s.trees.openTrees())) })
-	} else if s.layers.Upper != "" {
+	}
+	if s.layers.Upper != "" {
 		gauge("overdav_upper_bytes", "Size of the file system that upper is on.", func() float64 { total, _ := s.space(); return total })
 		gauge("overdav_upper_available_bytes", "What is left of it.", func() float64 { _, available := s.space(); return available })
 	}

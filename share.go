@@ -236,8 +236,11 @@ func (s *share) used() (used int64) {
 }
 
 // space is the size of the file system that upper is on and what is left of it;
-// zeros when nobody can say. The share has one tree for all.
+// zeros when nobody can say. Of users' uppers it is that of the directory they are in.
 func (s *share) space() (total, available float64) {
+	if s.layers.perUser() {
+		return spaceAt(s.layers.usersDir())
+	}
 	for _, t := range s.trees.openTrees() {
 		if space, err := t.fsys.Space(); err == nil {
 			return float64(space.Total), float64(space.Available)

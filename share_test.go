@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -196,8 +197,14 @@ func TestQuotaOfEachUser(t *testing.T) {
 	m := newMetrics(MetricsConfig{Listen: "127.0.0.1:0"})
 	m.watchShare(s)
 	const used = 1<<19 + 4096 + 1<<19 + 4096 + 1<<19 // alice's two files and directory, bob's file
-	if got := readMetrics(t, m)[`overdav_upper_used_bytes{share="/"}`]; got != fmt.Sprintf("%g", float64(used)) {
+	got := readMetrics(t, m)
+	if got := got[`overdav_upper_used_bytes{share="/"}`]; got != fmt.Sprintf("%g", float64(used)) {
 		t.Errorf("used are %s bytes, want %g", got, float64(used))
+	}
+	for _, name := range []string{"overdav_upper_bytes", "overdav_upper_available_bytes"} {
+		if size, err := strconv.ParseFloat(got[name+`{share="/"}`], 64); err != nil || size <= 0 {
+			t.Errorf("%s is %g (%v), want the disk's", name, size, err)
+		}
 	}
 }
 
