@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
@@ -163,9 +162,8 @@ func (s sandbox) rules() []landlock.Rule {
 	return rules
 }
 
-// preload reads what Go reads from files when it is first needed. It takes
-// milliseconds, so a start has it done beside everything else.
-var preload = sync.OnceFunc(func() {
+// preload reads what Go reads from files when it is first needed.
+func preload() {
 	_ = mime.TypeByExtension(".html")
 	_ = time.Now().Local().String()
-})
+}

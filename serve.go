@@ -28,9 +28,6 @@ func serve(e env, args []string) (err error) {
 	if err != nil {
 		return everyMistake(e, c, o, err)
 	}
-	if c.Landlock != "off" {
-		go preload()
-	}
 	lines := newLogBuffer(e.stderr)
 	defer lines.flush()
 	log := newLog(c.Log, lines)
