@@ -461,8 +461,23 @@ func sysLink(oldfd int, name string, newfd int, newName string) error {
 	return unix.Linkat(oldfd, name, newfd, newName, 0)
 }
 
+// linksByName says that the kernel has refused to link a descriptor as such, as it
+// does without CAP_DAC_READ_SEARCH: before Linux 6.10 always, since then if other
+// credentials have opened it, and those of each thread are others to it under
+// Landlock (linkat(2), AT_EMPTY_PATH). To find it in /proc makes a link a half dearer.
+var linksByName atomic.Bool
+
 func sysLinkFile(fd, newfd int, newName string) error {
-	return unix.Linkat(unix.AT_FDCWD, procFD(fd), newfd, newName, unix.AT_SYMLINK_FOLLOW)
+	if !linksByName.Load() {
+		if err := unix.Linkat(fd, "", newfd, newName, unix.AT_EMPTY_PATH); err != unix.ENOENT {
+			return err
+		}
+	}
+	err := unix.Linkat(unix.AT_FDCWD, procFD(fd), newfd, newName, unix.AT_SYMLINK_FOLLOW)
+	if err == nil { // the directory was there all the time
+		linksByName.Store(true)
+	}
+	return err
 }
 
 func procFD(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
