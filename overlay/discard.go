@@ -93,7 +93,7 @@ func (g Discarding) Delete(ctx context.Context) error {
 	defer gone.Close()
 	names, err := readNames(&gone.Dir)
 	if err != nil {
-		return err
+		return goneOK(err) // somebody else has deleted it all
 	}
 	for _, n := range names {
 		if err := removeTreeUntil(ctx, gone, n.name); err != nil {
