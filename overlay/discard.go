@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -275,21 +276,16 @@ func staysInPlace(err error) bool {
 
 // empty discards all that is in upper, but not upper itself:
 //
-//  1. The guard is set, so that no kernel mount shows a part of the tree.
+//  1. The guard is set, so that no kernel mount shows a part of the tree. A crash
+//     leaves it, and all else as it was.
 //  2. The name in gone is written down, and synced. Before, nothing has happened;
 //     from here on all is discarded, and whoever opens upper next goes on.
 //  3. Everything in upper is moved there. When that cannot be, what was moved is
-//     moved back, and the note goes.
+//     moved back, and the note goes, and a guard that was not there before.
 //  4. The marks and properties of the root are removed.
 //  5. Both directories are synced.
 func (d *discard) empty(gone *at.RWDir, name string) error {
 	if err := gone.Chmod(name, 0o700); err != nil {
-		return err
-	}
-	if err := errors.Join(gone.Sync(), setGuard(d.work)); err != nil {
-		return err
-	}
-	if err := d.s.writeDiscardNote(name); err != nil {
 		return err
 	}
 	to, err := gone.OpenRWDir(name)
@@ -297,13 +293,27 @@ func (d *discard) empty(gone *at.RWDir, name string) error {
 		return err
 	}
 	defer to.Close()
-	if err := moveAll(d.upper, to); err != nil {
-		if moveAll(to, d.upper) == nil {
-			err = errors.Join(err, d.s.removeDiscardNote())
-		}
+	before, err := incompatible(d.work)
+	if err != nil {
 		return err
 	}
-	return d.bare(to)
+	if err := errors.Join(gone.Sync(), setGuard(d.work)); err != nil {
+		return err
+	}
+	err = d.s.writeDiscardNote(name)
+	if err == nil {
+		err = moveAll(d.upper, to)
+	}
+	if err == nil {
+		return d.bare(to)
+	}
+	if moveAll(to, d.upper) != nil || d.s.removeDiscardNote() != nil {
+		return err // a start, or another Discard, goes on
+	}
+	if !slices.Contains(before, guardDir) {
+		err = errors.Join(err, removeGuard(d.work))
+	}
+	return err
 }
 
 // goOn goes on with what empty began: everything goes where it says.

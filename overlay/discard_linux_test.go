@@ -201,6 +201,9 @@ func TestDiscardOfAnUpperThatStaysInPlace(t *testing.T) {
 	if err := g.Discard(); !errors.Is(err, syscall.EPERM) {
 		t.Errorf("of what cannot be moved: %v", err)
 	}
+	if _, err := os.Stat(filepath.Join(l.Work, "work/incompat/overdav")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("nothing is discarded, and the guard is there: %v", err)
+	}
 	must(t, overlay.Unlock(l.Upper, l.Work))
 	if got := r.view(t, l); got != before {
 		t.Errorf("what cannot be discarded shows\n%s", got)

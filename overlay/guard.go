@@ -93,7 +93,8 @@ func isUndeletable(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EXDEV) || errors.Is(err, syscall.EBUSY)
 }
 
-// setAside moves everything in the directory name of staging to undeletable.
+// setAside moves everything in the directory name of staging to undeletable. A
+// crash leaves the rest to the next sweep.
 func (s *staging) setAside(name string) error {
 	from, err := s.dir.OpenRWDir(name)
 	if err != nil {

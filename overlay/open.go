@@ -282,7 +282,8 @@ func (fsys *FS) refuseOtherMarks(path string) error {
 //  1. The lock on upper, which another overdav would hold. The kernel is asked
 //     whether upper or work is in use.
 //  2. What a kernel mount forbids, in work/incompat and index, is refused. Up to
-//     here nothing was changed. Of what was made just now nobody asks.
+//     here nothing was changed, but what kept an ordinary user from looking. Of what
+//     was made just now nobody asks.
 //  3. The lock on work. A Discard that was cut short is finished.
 //  4. Staging and work are swept of what a crash left, but for its guard.
 //  5. The file system is tried.
