@@ -65,8 +65,7 @@ func checkAudit(_ env, c Config, o origins) error {
 		return o.errorf("audit", "%s is a directory; name a file", c.Audit)
 	}
 	dir, err := realDir(filepath.Dir(c.Audit))
-	const write = 2 // access(2)
-	switch fileErr := syscall.Access(c.Audit, write); {
+	switch fileErr := syscall.Access(c.Audit, accessWrite); {
 	case err != nil:
 	case errors.Is(fileErr, fs.ErrNotExist):
 		err = mayChange(dir)

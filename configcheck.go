@@ -31,11 +31,10 @@ func configCommand(e env, args []string) error {
 	} else if !slices.ContainsFunc(args, isHelp) {
 		return &usageError{errors.New("config wants to know what to do"), "overdav config check --config FILE"}
 	}
-	c, o, err := configureFrom("config", args, e.getenv, e.stdout)
+	c, o, err := configureWhole(e, "config", args)
 	if errors.Is(err, flag.ErrHelp) {
 		return err
 	}
-	err = errors.Join(err, checkVariables(e.environ))
 	if err := errors.Join(err, checkFiles(e, c, o, err)); err != nil {
 		return &foundError{err}
 	}

@@ -97,31 +97,33 @@ func TestFail2banItselfFindsTheAddressAndNoOther(t *testing.T) {
 	}
 }
 
+// authFailLine is what the log says, in that format, of a user whom peer gave with a
+// wrong password.
+func authFailLine(format, peer, user string) string {
+	var buf bytes.Buffer
+	log := newLog(LogConfig{Level: "info", Format: format}, &buf)
+	r := httptest.NewRequest("GET", "/", nil)
+	r.RemoteAddr = peer
+	rec := newRecord(r, nil)
+	rec.authFailed(&log, user, "bad-credentials")
+	return buf.String()
+}
+
 // A client of a Unix socket that nobody named has no address, and none is made up.
 func TestAuthFailLineOfNobodyKnowsWhom(t *testing.T) {
-	var buf bytes.Buffer
-	log := newLog(LogConfig{Level: "info", Format: "json"}, &buf)
-	r := httptest.NewRequest("GET", "/", nil)
-	r.RemoteAddr = "@"
-	rec := newRecord(r, nil)
-	rec.authFailed(&log, "bob", "bad-credentials")
-	if want := `{"level":"warn","ip":"","port":0,"user":"bob",`; !strings.HasPrefix(buf.String(), want) {
-		t.Errorf("got %s, want %s first", &buf, want)
+	line := authFailLine("json", "@", "bob")
+	if want := `{"level":"warn","ip":"","port":0,"user":"bob",`; !strings.HasPrefix(line, want) {
+		t.Errorf("got %s, want %s first", line, want)
 	}
-	if failregex(t).Match(bytes.TrimSpace(buf.Bytes())) {
+	if failregex(t).MatchString(strings.TrimSpace(line)) {
 		t.Error("fail2ban finds somebody to ban in it")
 	}
 }
 
 // People read the same line as the words that fail2ban's users know.
 func TestAuthFailLineForPeople(t *testing.T) {
-	var buf bytes.Buffer
-	log := newLog(LogConfig{Level: "info", Format: "console"}, &buf)
-	r := httptest.NewRequest("GET", "/", nil)
-	r.RemoteAddr = "192.0.2.7:4711"
-	rec := newRecord(r, nil)
-	rec.authFailed(&log, `x reason="none"`, "bad-credentials")
-	plain := regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(buf.String(), "")
+	line := authFailLine("console", "192.0.2.7:4711", `x reason="none"`)
+	plain := regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(line, "")
 	if want := `auth-fail ip=192.0.2.7 port=4711 user="x reason=\"none\"" reason=bad-credentials`; !strings.Contains(plain, want) {
 		t.Errorf("got %q, want %s in it", plain, want)
 	}

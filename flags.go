@@ -111,6 +111,16 @@ func configureFrom(cmd string, args []string, getenv func(string) string, help i
 	return c, o, errors.Join(errs...)
 }
 
+// configureWhole is configureFrom, and looks for mistakes in all variables of the
+// environment.
+func configureWhole(e env, cmd string, args []string) (Config, origins, error) {
+	c, o, err := configureFrom(cmd, args, e.getenv, e.stdout)
+	if errors.Is(err, flag.ErrHelp) {
+		return c, o, err
+	}
+	return c, o, errors.Join(err, checkVariables(e.environ))
+}
+
 // checkVariables refuses a variable of environ that can only be a setting's,
 // mistyped: who sets OVERDAV_READONLY counts on it. Others that begin like ours may be
 // anybody's, as those that Kubernetes makes for a service called overdav.

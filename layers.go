@@ -130,11 +130,16 @@ func (l *layers) tryLowers() error {
 	return err
 }
 
+// What access(2) can be asked about.
+const (
+	accessSearch = 1
+	accessWrite  = 2
+)
+
 // mayChange says whether we may make names in dir. It is asked where else only the
 // first request would tell.
 func mayChange(dir string) error {
-	const search, write = 1, 2 // access(2)
-	if err := syscall.Access(dir, search|write); err != nil {
+	if err := syscall.Access(dir, accessSearch|accessWrite); err != nil {
 		return &hintError{fmt.Errorf("nothing can be made in %s: %w", dir, err), "let overdav's user write to it, or name another"}
 	}
 	return nil

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -21,10 +20,7 @@ import (
 // would if they worked on the machine. The limit of open files needs no call;
 // package os raises it to the hard limit (since Go 1.19).
 func serve(e env, args []string) (err error) {
-	c, o, err := configureFrom("serve", args, e.getenv, e.stdout)
-	if !errors.Is(err, flag.ErrHelp) {
-		err = errors.Join(err, checkVariables(e.environ))
-	}
+	c, o, err := configureWhole(e, "serve", args)
 	if err != nil {
 		return everyMistake(e, c, o, err)
 	}
